@@ -1,0 +1,213 @@
+"""`Batch`, the one type that evaluation and training see, and how clips become one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seehear.data.clipfile import MouthClip
+from seehear.data.corpus import Corpus, Utterance
+from seehear.data.noise import mix
+from seehear.data.transforms import augment_clip, central_crop, normalise_video, visible
+from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME
+from seehear.recipe import AugmentConfig
+from seehear.tokenizer import Tokenizer
+
+BABBLE_VOICES = 3
+"""Other clips of a batch that are summed into the babble of a noisy one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to the longest; padding is zero after normalisation.
+
+    B clips, T frames, S = 640·T samples, U tokens. The last five fields are there in training only.
+    """
+
+    ids: tuple[str, ...]
+    video: Tensor
+    """(B, T, 88, 88) float32, normalised."""
+    audio: Tensor
+    """(B, S) float32."""
+    lengths: Tensor
+    """(B,) int64, in frames."""
+    texts: tuple[str | None, ...] = ()
+    tokens: Tensor | None = None
+    """(B, U) int64 without specials, padded with 0."""
+    token_lengths: Tensor | None = None
+    """(B,) int64."""
+    video_keep: Tensor | None = None
+    """(B, T) bool: frames that the student sees."""
+    audio_keep: Tensor | None = None
+    """(B, S) bool: samples that the student hears."""
+    noise: Tensor | None = None
+    """(B, S) float32, added to what the student hears."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool, True on real frames."""
+        return torch.arange(self.video.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory (called by the loader when training on a GPU)."""
+        pinned = {
+            field.name: value.pin_memory()
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **pinned)
+
+    def student_view(self) -> tuple[Tensor, Tensor]:
+        """Video (B, T, 88, 88) and audio (B, S) as the student gets them: noisy, and masked with zeros."""
+        video, audio = self.video, self.audio
+        if self.noise is not None:
+            audio = audio + self.noise
+        if self.video_keep is not None:
+            video = video * self.video_keep[:, :, None, None]
+        if self.audio_keep is not None:
+            audio = audio * self.audio_keep
+        return video, audio
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip on its way into a batch; the fields are those of `Batch` without the first dimension."""
+
+    id: str
+    video: NDArray[np.float32]
+    audio: NDArray[np.float32]
+    text: str | None = None
+    tokens: list[int] | None = None
+    video_keep: NDArray[np.bool_] | None = None
+    audio_keep: NDArray[np.bool_] | None = None
+    noise_snr_db: float | None = None
+    noise_seed: int = 0
+
+
+def _padded(rows: Sequence[NDArray[np.generic]], length: int, dtype: torch.dtype) -> Tensor:
+    """Stack arrays whose first dimension is at most `length`, zero-padded to it."""
+    stacked = torch.zeros(len(rows), length, *rows[0].shape[1:], dtype=dtype)
+    for target, row in zip(stacked, rows, strict=True):
+        target[: len(row)] = torch.from_numpy(row)
+    return stacked
+
+
+def _babble(examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+    """For each example, what is added to its sound: other clips of the batch at the drawn ratio, or silence."""
+    noises = []
+    for index, example in enumerate(examples):
+        noise = np.zeros_like(example.audio)
+        others = [other.audio for other in examples[:index] + examples[index + 1 :]]  # type: ignore[operator]
+        if example.noise_snr_db is not None and others:
+            rng = np.random.default_rng(example.noise_seed)
+            voices = rng.choice(len(others), size=min(BABBLE_VOICES, len(others)), replace=False)
+            babble = sum(np.resize(others[voice], noise.shape) for voice in voices)
+            noise = mix(example.audio, np.asarray(babble, dtype=np.float32), example.noise_snr_db, rng) - example.audio
+        noises.append(noise)
+    return noises
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad examples into a batch."""
+    lengths = [len(example.video) for example in examples]
+    frames, samples = max(lengths), max(lengths) * SAMPLES_PER_FRAME
+    masked = examples[0].video_keep is not None
+    tokens = [np.asarray(example.tokens, dtype=np.int64) for example in examples if example.tokens is not None]
+    noisy = any(example.noise_snr_db is not None for example in examples)
+    return Batch(
+        ids=tuple(example.id for example in examples),
+        video=_padded([example.video for example in examples], frames, torch.float32),
+        audio=_padded([example.audio for example in examples], samples, torch.float32),
+        lengths=torch.tensor(lengths),
+        texts=tuple(example.text for example in examples),
+        tokens=_padded(tokens, max(map(len, tokens)), torch.int64) if tokens else None,
+        token_lengths=torch.tensor([len(row) for row in tokens]) if tokens else None,
+        video_keep=_padded([e.video_keep for e in examples if e.video_keep is not None], frames, torch.bool)
+        if masked
+        else None,
+        audio_keep=_padded([e.audio_keep for e in examples if e.audio_keep is not None], samples, torch.bool)
+        if masked
+        else None,
+        noise=_padded(_babble(examples), samples, torch.float32) if noisy else None,
+    )
+
+
+def _evaluation_example(clip: MouthClip, id: str, text: str | None) -> Example:
+    return Example(id=id, video=normalise_video(central_crop(clip.video)), audio=clip.audio, text=text)
+
+
+def single(clip: MouthClip, id: str = "") -> Batch:
+    """A batch of one clip: central crop, nothing augmented."""
+    return collate([_evaluation_example(clip, id, None)])
+
+
+def evaluation_batches(corpus: Corpus, utterances: Sequence[Utterance], max_frames: int) -> Iterator[Batch]:
+    """Batches of up to `max_frames` frames (padding counted), shortest clips first; each utterance once."""
+    by_length = sorted(utterances, key=lambda utterance: (utterance.frames, utterance.id))
+    for group in fill([utterance.frames for utterance in by_length], max_frames):
+        yield collate(
+            [_evaluation_example(corpus.read(by_length[i]), by_length[i].id, by_length[i].text) for i in group]
+        )
+
+
+def fill(frames: Sequence[int] | NDArray[np.int64], max_frames: int) -> list[list[int]]:
+    """Cut positions, in order, into groups with (number of clips) × (longest clip) of at most `max_frames`."""
+    groups: list[list[int]] = []
+    longest = 0
+    for position, length in enumerate(frames):
+        longest = max(longest, int(length))
+        if groups and longest * (len(groups[-1]) + 1) <= max_frames:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+            longest = int(length)
+    return groups
+
+
+class TrainingClips(Dataset[Example]):
+    """Augmented clips of some utterances; an index is (position, seed), so that any worker draws the same."""
+
+    def __init__(
+        self, corpus: Corpus, utterances: Sequence[Utterance], augment: AugmentConfig, tokenizer: Tokenizer | None
+    ) -> None:
+        self.corpus = corpus
+        self.utterances = utterances
+        self.augment = augment
+        self.tokenizer = tokenizer
+        """None for the unlabelled stream: its transcripts are not read."""
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: tuple[int, int]) -> Example:  # type: ignore[override]
+        position, seed = index
+        utterance, rng = self.utterances[position], np.random.default_rng(seed)
+        clip = augment_clip(self.corpus.read(utterance), self.augment, rng)
+        assert clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
+        video_keep, audio_keep = visible(len(clip.video), self.augment, rng)
+        noisy = rng.random() < self.augment.noise_probability
+        text = utterance.text if self.tokenizer else None
+        return Example(
+            id=utterance.id,
+            video=normalise_video(clip.video),
+            audio=clip.audio,
+            text=text,
+            tokens=self.tokenizer.encode(text or "") if self.tokenizer else None,
+            video_keep=video_keep,
+            audio_keep=audio_keep,
+            noise_snr_db=float(rng.uniform(*self.augment.noise_snr_db)) if noisy else None,
+            noise_seed=seed,
+        )

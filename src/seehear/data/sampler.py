@@ -1,0 +1,60 @@
+"""Which clips make up which step: batches of about equal length filled by total frames, the same for the same seed."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from seehear.data.batch import Batch, TrainingClips, collate, fill
+
+LENGTH_JITTER = 0.1
+"""Clips are sorted by length times a random factor of up to 1 ± this, so that batches differ between epochs."""
+
+
+class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
+    """An endless sequence of batches of (position, seed), a function of `seed` alone.
+
+    Each epoch shuffles the clips, sorts them roughly by length, fills batches up to `max_frames` (padding counted) and
+    shuffles those. `start` skips that many batches, which is how a run resumes.
+    """
+
+    def __init__(self, frames: Sequence[int], max_frames: int, seed: int, start: int = 0) -> None:
+        self.frames = np.asarray(frames)
+        self.max_frames = max_frames
+        self.seed = seed
+        self.start = start
+
+    def epoch(self, number: int) -> list[list[tuple[int, int]]]:
+        """The batches of one epoch."""
+        rng = np.random.default_rng([self.seed, number])
+        jittered = self.frames * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(self.frames))
+        order = np.argsort(jittered, kind="stable")
+        seeds = rng.integers(2**62, size=len(order))
+        groups = fill(self.frames[order], self.max_frames)
+        batches = [[(int(order[i]), int(seeds[i])) for i in group] for group in groups]
+        rng.shuffle(batches)
+        return batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        skip, number = self.start, 0
+        while True:
+            batches = self.epoch(number)
+            yield from batches[skip:]
+            skip, number = max(0, skip - len(batches)), number + 1
+
+    def batches_per_epoch(self) -> int:
+        """Batches of the first epoch (later ones may differ a little)."""
+        return len(self.epoch(0))
+
+
+def stream(clips: TrainingClips, sampler: FrameBatchSampler, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+    """Batches without end, read ahead by `workers` processes."""
+    loader: DataLoader[Batch] = DataLoader(
+        clips,  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+    )
+    return iter(loader)

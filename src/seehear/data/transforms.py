@@ -1,0 +1,65 @@
+"""What happens to a mouth clip on its way to the model: crop, flip, normalise, mask (METHOD §1 and §6)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seehear.data.clipfile import MouthClip
+from seehear.modality import CROP_SIZE, FRAME_RATE, INPUT_SIZE, SAMPLES_PER_FRAME
+from seehear.recipe import AugmentConfig
+
+VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
+"""Normalisation of grey values in [0, 1] (METHOD §1)."""
+
+
+def normalise_video(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey values (T, H, W) in 0…255 to the model's scale."""
+    scale, shift = np.float32(1.0 / (255.0 * VIDEO_STD)), np.float32(VIDEO_MEAN / VIDEO_STD)
+    return frames.astype(np.float32) * scale - shift
+
+
+def central_crop(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle 88×88 of (T, 96, 96) frames, as in evaluation."""
+    offset = (CROP_SIZE - INPUT_SIZE) // 2
+    return frames[:, offset : offset + INPUT_SIZE, offset : offset + INPUT_SIZE]
+
+
+def random_crop(frames: NDArray[np.uint8], flip_probability: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random 88×88 crop and horizontal flip, the same for all frames of a clip."""
+    top, left = rng.integers(CROP_SIZE - INPUT_SIZE + 1, size=2)
+    cropped = frames[:, top : top + INPUT_SIZE, left : left + INPUT_SIZE]
+    return cropped[:, :, ::-1] if rng.random() < flip_probability else cropped
+
+
+def span_mask(length: int, rate: int, every: float, longest: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which of `length` positions stay visible (True) under one masked span per `every` seconds (METHOD §6).
+
+    Each span has a uniform length of up to `longest` seconds and a uniform place; `rate` is positions per second.
+    """
+    keep = np.ones(length, dtype=bool)
+    for _ in range(max(1, int(length / rate / every))):
+        span = int(rng.integers(int(longest * rate) + 1))
+        start = int(rng.integers(max(1, length - span + 1)))
+        keep[start : start + span] = False
+    return keep
+
+
+def visible(
+    num_frames: int, augment: AugmentConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What the student sees of a clip: video frames (T,) and audio samples (640·T,) that are not masked."""
+    video = span_mask(num_frames, FRAME_RATE, augment.video_mask_every, augment.video_mask_longest, rng)
+    samples = num_frames * SAMPLES_PER_FRAME
+    audio = span_mask(
+        samples, FRAME_RATE * SAMPLES_PER_FRAME, augment.audio_mask_every, augment.audio_mask_longest, rng
+    )
+    return video, audio
+
+
+def augment_clip(clip: MouthClip, augment: AugmentConfig, rng: np.random.Generator) -> MouthClip:
+    """Crop and flip the video at random; vary the loudness of the sound if asked."""
+    video = random_crop(clip.video, augment.flip_probability, rng)
+    if augment.contrast:
+        scale, shift = 1.0 + augment.contrast * rng.uniform(-1, 1), 64.0 * augment.contrast * rng.uniform(-1, 1)
+        video = np.clip((video.astype(np.float32) - 127.5) * scale + 127.5 + shift, 0, 255).astype(np.uint8)
+    gain = 10.0 ** (rng.uniform(-augment.gain_db, augment.gain_db) / 20.0) if augment.gain_db else 1.0
+    return MouthClip(video=np.ascontiguousarray(video), audio=clip.audio * np.float32(gain))
