@@ -1,0 +1,1 @@
+"""Media files to mouth clips, to a corpus, to batches."""

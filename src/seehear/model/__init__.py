@@ -1,0 +1,1 @@
+"""The network: frontends, encoder, CTC heads, decoder."""

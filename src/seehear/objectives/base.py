@@ -1,0 +1,57 @@
+"""What an objective is: a step's clips go in, named losses come out; the trainer knows nothing else of the method."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seehear.data.batch import Batch
+from seehear.model.usr import USR
+
+
+class Losses(NamedTuple):
+    """What a step costs, and of what that is made."""
+
+    total: Tensor
+    """Scalar with a gradient."""
+    parts: dict[str, Tensor]
+    """Detached scalars: losses such as "v/ctc/labelled", and what is worth watching, such as "teacher/confidence"."""
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The clips of one step; a stream that the objective does not use is None."""
+
+    labelled: Batch
+    unlabelled: Batch | None = None
+
+    def to(self, device: torch.device | str) -> "StepBatch":
+        """The same clips on `device`."""
+        return StepBatch(self.labelled.to(device), self.unlabelled.to(device) if self.unlabelled else None)
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames of the step, padding not counted."""
+        return int(self.labelled.lengths.sum()) + (int(self.unlabelled.lengths.sum()) if self.unlabelled else 0)
+
+
+class Objective(nn.Module):
+    """A module that holds the student, and whatever else training needs and a shipped model does not."""
+
+    student: USR
+
+    def forward(self, batch: StepBatch, step: int) -> Losses:
+        """The losses of step `step`, counted from 0."""
+        raise NotImplementedError
+
+    def needs_unlabelled(self, step: int) -> bool:
+        """Whether step `step` uses the unlabelled stream."""
+        return False
+
+    def after_step(self, step: int) -> None:
+        """Called once the optimiser has made step `step`."""
+
+    def teacher_model(self) -> USR | None:
+        """The teacher, to be evaluated and saved beside the student; None where there is none."""
+        return None

@@ -1,0 +1,55 @@
+"""Loss functions of tensors. Every one is a sum over tokens or frames divided by the number of clips (METHOD §5)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, weights: Tensor) -> Tensor:
+    """Mean over clips of the weighted CTC loss −log P(target | frames).
+
+    Args:
+        logits: (B, T, V); blank is id 0.
+        lengths: (B,) real frames of each clip.
+        targets: (B, U) token ids, padded with anything.
+        target_lengths: (B,) tokens of each clip.
+        weights: (B,) weight of each clip's loss; 0 leaves it out, but it stays in the mean.
+
+    A target that does not fit its frames (infinite loss), or is empty, costs nothing.
+    """
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
+    losses = F.ctc_loss(
+        log_probs, targets, lengths, target_lengths, blank=0, reduction="none", zero_infinity=True
+    )  # (B,)
+    return torch.where(target_lengths > 0, losses * weights, 0.0).mean()
+
+
+def token_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
+    """Mean over clips of the summed, weighted cross-entropy of their tokens.
+
+    Args:
+        logits: (B, U, V).
+        targets: (B, U) token ids.
+        weights: (B, U) weight of each token; 0 at padding and where a label is not trusted.
+        label_smoothing: share of the target's probability that is spread over the whole vocabulary.
+    """
+    losses = F.cross_entropy(
+        logits.float().transpose(1, 2), targets, reduction="none", label_smoothing=label_smoothing
+    )  # (B, U)
+    return (losses * weights).sum(1).mean()
+
+
+def with_eos(tokens: Tensor, lengths: Tensor, eos: int) -> Tensor:
+    """Decoder targets (B, U + 1): `tokens` (B, U) cut at `lengths`, then eos to the end."""
+    extended = torch.cat([tokens, tokens.new_zeros(len(tokens), 1)], dim=1)
+    return extended.masked_fill(~position_mask(lengths, extended.shape[1]), eos)
+
+
+def with_sos(tokens: Tensor, sos: int) -> Tensor:
+    """Decoder input (B, U + 1): sos before `tokens` (B, U)."""
+    return torch.cat([tokens.new_full((len(tokens), 1), sos), tokens], dim=1)
+
+
+def position_mask(lengths: Tensor, size: int) -> Tensor:
+    """(B, size) bool, True at positions below each of `lengths` (B,)."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,124 @@
+"""The teacher: a moving average of the student that labels clips nobody has transcribed (METHOD §2 and §3).
+
+It sees each clip unmasked, with sound and lips. Its CTC head gives one label sequence; its decoder gives another: token by
+token (autoregressive) or, the idea of USR 2.0, in one parallel pass over the CTC labels (CTC-driven teacher forcing):
+ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token with ỹ_CTC.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from seehear.data.batch import Batch
+from seehear.decoding.ctc import GreedyCTC, ctc_greedy
+from seehear.decoding.greedy import attention_greedy
+from seehear.modality import Modality
+from seehear.model.usr import USR
+from seehear.objectives.losses import position_mask, with_sos
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What the teacher says of B clips; U_c CTC tokens, U decoder positions."""
+
+    autoregressive: bool
+    ctc_tokens: Tensor
+    """(B, U_c) collapsed greedy CTC labels ỹ_CTC, padded."""
+    ctc_lengths: Tensor
+    """(B,)"""
+    ctc_confidence: Tensor
+    """(B,) geometric mean over the clip's frames of the largest CTC probability."""
+    attention_tokens: Tensor
+    """(B, U) ỹ_Att. Autoregressive: the decoded sequence, eos included. CTC-driven: position u goes with ỹ_CTC,u and
+    the last one with eos, so that U = U_c + 1."""
+    attention_lengths: Tensor
+    """(B,) positions that count, the one of eos included."""
+    attention_confidence: Tensor
+    """(B, U) the largest probability at each position."""
+    prefix: Tensor
+    """(B, U) the decoder input under which the labels hold: sos, then ỹ_CTC or ỹ_Att."""
+
+    @property
+    def attention_sequence_confidence(self) -> Tensor:
+        """(B,) geometric mean of the token confidences."""
+        real = position_mask(self.attention_lengths, self.attention_confidence.shape[1])
+        log_confidence = self.attention_confidence.clamp_min(1e-30).log().masked_fill(~real, 0.0)
+        return (log_confidence.sum(1) / self.attention_lengths.clamp_min(1)).exp()
+
+
+class Teacher(nn.Module):
+    """An exponential moving average of a student; it gets no gradient and is not part of a shipped model."""
+
+    def __init__(self, student: USR, batchnorm: Literal["batch", "ema"], max_label_ratio: float) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.batchnorm = batchnorm
+        self.max_label_ratio = max_label_ratio
+        self.train()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Dropout and stochastic depth stay off; BatchNorm uses the batch's statistics if so configured."""
+        super().train(False)
+        if mode and self.batchnorm == "batch":
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train()
+                    module.momentum = 0.0  # the running statistics stay as they are
+        return self
+
+    @torch.no_grad()
+    def update(self, student: USR, momentum: float) -> None:
+        """θT ← τ·θT + (1−τ)·θS for parameters; running statistics follow alike (used when the teacher is evaluated)."""
+        for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
+            mine.lerp_(theirs, 1.0 - momentum)
+        for mine, theirs in zip(self.model.buffers(), student.buffers(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1.0 - momentum)
+            else:
+                mine.copy_(theirs)
+
+    @torch.no_grad()
+    def label(self, batch: Batch, autoregressive: bool) -> PseudoLabels:
+        """Label the unmasked, audiovisual clips of `batch`."""
+        modality = Modality.AUDIOVISUAL
+        features = self.model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
+        ctc = ctc_greedy(self.model.ctc_logits(features, modality), batch.mask)
+        confidence = (ctc.frame_log_probs.sum(1) / batch.lengths).exp()
+        if autoregressive:
+            return self._autoregressive(features, batch.mask, ctc, confidence)
+        return self._ctc_driven(features, batch.mask, ctc, confidence)
+
+    def _ctc_driven(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, confidence: Tensor) -> PseudoLabels:
+        """One decoder pass on [sos, ỹ_CTC]."""
+        prefix = with_sos(ctc.tokens, self.model.sos)
+        logits = self.model.logits(self.model.decode(prefix, features, mask), Modality.AUDIOVISUAL)
+        probability, tokens = logits.float().softmax(-1).max(-1)
+        return PseudoLabels(
+            autoregressive=False,
+            ctc_tokens=ctc.tokens,
+            ctc_lengths=ctc.lengths,
+            ctc_confidence=confidence,
+            attention_tokens=tokens,
+            attention_lengths=ctc.lengths + 1,
+            attention_confidence=probability,
+            prefix=prefix,
+        )
+
+    def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, confidence: Tensor) -> PseudoLabels:
+        """Greedy decoding, at most ⌊T·max_label_ratio⌋ tokens."""
+        max_tokens = max(1, int(features.shape[1] * self.max_label_ratio))
+        greedy = attention_greedy(self.model, features, mask, Modality.AUDIOVISUAL, max_tokens)
+        return PseudoLabels(
+            autoregressive=True,
+            ctc_tokens=ctc.tokens,
+            ctc_lengths=ctc.lengths,
+            ctc_confidence=confidence,
+            attention_tokens=greedy.tokens,
+            attention_lengths=greedy.lengths,
+            attention_confidence=greedy.log_probs.exp(),
+            prefix=with_sos(greedy.tokens[:, :-1], self.model.sos),
+        )

@@ -1,0 +1,163 @@
+"""USR 2.0: the student learns from few labelled clips and from what its teacher says of many others (METHOD §4, §5).
+
+Each step draws one mode (mixed sampling, §4). CTC-driven: the decoder input is the teacher's CTC labels, and the
+student's decoder predicts the teacher's attention and CTC labels at once. Autoregressive: the decoder input is the
+teacher's decoded labels, and the student's CTC head learns from both kinds.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seehear.data.batch import Batch
+from seehear.modality import Modality
+from seehear.model.usr import USR
+from seehear.objectives.base import Losses, Objective, StepBatch
+from seehear.objectives.losses import ctc_loss, position_mask, token_cross_entropy, with_eos
+from seehear.objectives.schedules import draws_autoregressive, teacher_momentum, unlabelled_share
+from seehear.objectives.supervised import decode_all, labelled_losses
+from seehear.objectives.teacher import PseudoLabels, Teacher
+from seehear.recipe import ObjectiveConfig
+
+
+class TrustedLabels(NamedTuple):
+    """Weights in [0, 1] that say which pseudo-labels count; a label that does not stays in the mean as 0."""
+
+    clip: Tensor
+    """(B,) 0 where the teacher's CTC says nothing: such a clip costs nothing at all."""
+    ctc: Tensor
+    """(B,) CTC label sequences."""
+    attention_sequence: Tensor
+    """(B,) attention label sequences, as targets of CTC."""
+    attention_token: Tensor
+    """(B, U) attention labels, as targets of the decoder."""
+    position: Tensor
+    """(B, U) decoder positions that are no padding."""
+
+
+class USR2(Objective):
+    """L = Σ_m w_m·[γ_m·L_u,m + (1−γ_m)·L_l,m]; holds the student, its teacher and the heads for pseudo-labels."""
+
+    def __init__(self, student: USR, config: ObjectiveConfig, steps: int, seed: int) -> None:
+        super().__init__()
+        self.student = student
+        self.config = config
+        self.steps = steps
+        self.seed = seed
+        self.teacher = Teacher(student, config.teacher_batchnorm, config.max_label_ratio)
+        separate = config.pseudo_label_heads == "separate"
+        self.ctc_heads = _copy_of(student.ctc_heads) if separate else None
+        self.output_heads = _copy_of(student.output_heads) if separate else None
+
+    def teacher_model(self) -> USR:
+        """The moving average of the student."""
+        return self.teacher.model
+
+    def needs_unlabelled(self, step: int) -> bool:
+        """Not in the supervised start."""
+        return step >= self.config.supervised_steps
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher; as the supervised start ends, the heads for pseudo-labels start from the labelled ones."""
+        self.teacher.update(self.student, teacher_momentum(self.config.teacher_momentum, step, self.steps))
+        if step + 1 == self.config.supervised_steps and self.ctc_heads is not None and self.output_heads is not None:
+            self.ctc_heads.load_state_dict(self.student.ctc_heads.state_dict())
+            self.output_heads.load_state_dict(self.student.output_heads.state_dict())
+
+    def forward(self, batch: StepBatch, step: int) -> Losses:
+        """The labelled and unlabelled losses of every modality, weighted."""
+        labelled, parts = labelled_losses(self.student, batch.labelled, self.config)
+        unlabelled: dict[Modality, Tensor] = {}
+        if self.needs_unlabelled(step):
+            assert batch.unlabelled is not None, "this step needs unlabelled clips"
+            autoregressive = draws_autoregressive(self.config, step, self.steps, self.seed)
+            labels = self.teacher.label(batch.unlabelled, autoregressive)
+            unlabelled, more = self.unlabelled_losses(batch.unlabelled, labels)
+            parts |= more
+        total = batch.labelled.video.new_zeros(())
+        for modality, loss in labelled.items():
+            gamma = unlabelled_share(self.config, modality, step)
+            mixed = (1 - gamma) * loss + (gamma * unlabelled[modality] if unlabelled else 0.0)
+            total = total + self.config.modality_weights[modality] * mixed
+        return Losses(total, parts)
+
+    def unlabelled_losses(self, batch: Batch, labels: PseudoLabels) -> tuple[dict[Modality, Tensor], dict[str, Tensor]]:
+        """λ·L_CTC + (1−λ)·L_Att of each modality on clips that the teacher labelled, and what is worth watching."""
+        video, audio = batch.student_view()
+        features = self.student.encode(video, audio, batch.mask)
+        hidden = decode_all(self.student, features, batch.mask, labels.prefix)
+        trusted = self.trusted(labels)
+        losses: dict[Modality, Tensor] = {}
+        parts = _watched(labels, trusted)
+        for modality in features:
+            ctc = self.ctc_part(self.ctc_head(modality)(features[modality]), batch.lengths, labels, trusted)
+            attention = self.attention_part(self.output_head(modality)(hidden[modality]), labels, trusted)
+            losses[modality] = self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * attention
+            parts[f"{modality.value}/ctc/unlabelled"] = ctc.detach()
+            parts[f"{modality.value}/attention/unlabelled"] = attention.detach()
+        return losses, parts
+
+    def trusted(self, labels: PseudoLabels) -> TrustedLabels:
+        """Confidence filtering (METHOD §3): per sequence for CTC labels, per token for attention labels."""
+        config = self.config
+        clip = (labels.ctc_lengths > 0).float()
+        position = position_mask(labels.attention_lengths, labels.prefix.shape[1]).float() * clip[:, None]
+        return TrustedLabels(
+            clip=clip,
+            ctc=clip * (labels.ctc_confidence >= config.ctc_threshold),
+            attention_sequence=clip * (labels.attention_sequence_confidence >= config.attention_threshold),
+            attention_token=position * (labels.attention_confidence >= config.attention_threshold),
+            position=position,
+        )
+
+    def ctc_part(self, logits: Tensor, lengths: Tensor, labels: PseudoLabels, trusted: TrustedLabels) -> Tensor:
+        """L_CTC of the table in METHOD §4, from the student's CTC logits (B, T, V)."""
+        from_ctc = ctc_loss(logits, lengths, labels.ctc_tokens, labels.ctc_lengths, trusted.ctc)
+        v = self.config.ctc_attention_weight
+        if not labels.autoregressive or v == 0.0:
+            return from_ctc
+        last = labels.attention_tokens.gather(1, labels.attention_lengths.clamp_min(1)[:, None] - 1).squeeze(1)
+        without_eos = labels.attention_lengths - (last == self.student.eos).long()
+        from_attention = ctc_loss(logits, lengths, labels.attention_tokens, without_eos, trusted.attention_sequence)
+        return (1 - v) * from_ctc + v * from_attention
+
+    def attention_part(self, logits: Tensor, labels: PseudoLabels, trusted: TrustedLabels) -> Tensor:
+        """L_Att of the table in METHOD §4, from the student's decoder logits (B, U, V)."""
+        smoothing = self.config.label_smoothing
+        from_attention = token_cross_entropy(logits, labels.attention_tokens, trusted.attention_token, smoothing)
+        if labels.autoregressive:
+            return from_attention
+        w = self.config.attention_target_weight
+        ctc_targets = with_eos(labels.ctc_tokens, labels.ctc_lengths, self.student.eos)
+        weights = trusted.position * trusted.ctc[:, None]
+        return w * from_attention + (1 - w) * token_cross_entropy(logits, ctc_targets, weights, smoothing)
+
+    def ctc_head(self, modality: Modality) -> nn.Module:
+        """The CTC layer that pseudo-labels train."""
+        return (self.ctc_heads or self.student.ctc_heads)[modality.value]
+
+    def output_head(self, modality: Modality) -> nn.Module:
+        """The decoder's output layer that pseudo-labels train."""
+        return (self.output_heads or self.student.output_heads)[modality.value]
+
+
+def _copy_of(heads: nn.ModuleDict) -> nn.ModuleDict:
+    """Layers of the same shape that start from the same values."""
+    copies = {name: nn.Linear(head.in_features, head.out_features) for name, head in heads.items()}  # type: ignore[arg-type]
+    result = nn.ModuleDict(copies)
+    result.load_state_dict(heads.state_dict())
+    return result
+
+
+def _watched(labels: PseudoLabels, trusted: TrustedLabels) -> dict[str, Tensor]:
+    """How sure the teacher is, how much of what it says is kept, how long its labels are."""
+    positions = trusted.position.sum().clamp_min(1)
+    return {
+        "teacher/autoregressive": torch.tensor(float(labels.autoregressive)),
+        "teacher/ctc_confidence": labels.ctc_confidence.mean(),
+        "teacher/attention_confidence": (labels.attention_confidence * trusted.position).sum() / positions,
+        "teacher/ctc_kept": trusted.ctc.mean(),
+        "teacher/attention_kept": trusted.attention_token.sum() / positions,
+        "teacher/ctc_length": labels.ctc_lengths.float().mean(),
+    }

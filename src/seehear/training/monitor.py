@@ -1,0 +1,65 @@
+"""What a run tells: a line per step on the terminal, every number in metrics.jsonl and TensorBoard."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Monitor:
+    """Writes numbers by name and step; `metrics.jsonl` grows by a line each time, also across resumed runs."""
+
+    def __init__(self, folder: Path, log_every: int, steps: int, resumed_at: int = 0) -> None:
+        self.log_every = log_every
+        self.steps = steps
+        self.path = folder / "metrics.jsonl"
+        _drop_after(self.path, resumed_at)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)
+        self.started = time.monotonic()
+        self.resumed_at = resumed_at
+
+    def step(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Record a training step (its number counted from 1); print every `log_every`-th."""
+        self._write(step, numbers)
+        if step % self.log_every == 0 or step == self.steps:
+            elapsed = time.monotonic() - self.started
+            remaining = elapsed / max(1, step - self.resumed_at) * (self.steps - step)
+            values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            print(f"step {step}/{self.steps}  {values}  left {_clock(remaining)}", flush=True)
+
+    def validation(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Record and print a validation."""
+        self._write(step, {f"valid/{name}": value for name, value in numbers.items()})
+        values = "  ".join(f"{name} {value:.1%}" for name, value in numbers.items())
+        print(f"step {step}/{self.steps}  validation  {values}", flush=True)
+
+    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, **numbers}) + "\n")
+        self.file.flush()
+        for name, value in numbers.items():
+            self.board.add_scalar(name, value, step)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.file.close()
+        self.board.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Forget the lines of steps that a resumed run makes again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,132 @@
+"""The training loop: batches, loss, gradient, step; now and then a checkpoint and a validation."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from seehear.data.batch import Batch
+from seehear.objectives.base import Losses, Objective, StepBatch
+from seehear.recipe import Recipe
+from seehear.training.checkpoints import Checkpoints
+from seehear.training.monitor import Monitor
+from seehear.training.optim import build_optimiser, learning_rate, set_learning_rate
+
+
+class Streams:
+    """The labelled and the unlabelled stream; the position of each is how many batches it has given."""
+
+    def __init__(
+        self, labelled: Callable[[int], Iterator[Batch]], unlabelled: Callable[[int], Iterator[Batch]] | None
+    ) -> None:
+        self._open = {"labelled": labelled, "unlabelled": unlabelled}
+        self._iterators: dict[str, Iterator[Batch]] = {}
+        self.positions = {"labelled": 0, "unlabelled": 0}
+
+    def next(self, with_unlabelled: bool) -> StepBatch:
+        """The clips of a step."""
+        return StepBatch(self._take("labelled"), self._take("unlabelled") if with_unlabelled else None)
+
+    def _take(self, name: str) -> Batch:
+        if name not in self._iterators:
+            opener = self._open[name]
+            assert opener is not None, f"this run has no {name} stream"
+            self._iterators[name] = opener(self.positions[name])
+        self.positions[name] += 1
+        return next(self._iterators[name])
+
+
+class Trainer:
+    """Optimises `objective(batch, step)`; knows nothing of the method.
+
+    `validate(step)` returns numbers by name to record; it is called every `run.validate_every` steps and at the end.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        recipe: Recipe,
+        steps: int,
+        streams: Streams,
+        checkpoints: Checkpoints,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.objective = objective.to(device)
+        self.recipe = recipe
+        self.steps = steps
+        self.streams = streams
+        self.checkpoints = checkpoints
+        self.validate = validate
+        self.device = torch.device(device)
+        self.optimiser = build_optimiser(objective, recipe.optimiser)
+        self.done = 0
+        """Steps made."""
+
+    def fit(self, monitor: Monitor) -> None:
+        """Train to the last step."""
+        run = self.recipe.run
+        self.objective.train()
+        while self.done < self.steps:
+            numbers = self.step()
+            monitor.step(self.done, numbers)
+            last = self.done == self.steps
+            if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
+                monitor.validation(self.done, self.validate())
+                self.objective.train()
+            if last or self.done % run.checkpoint_every == 0:
+                self.checkpoints.save(self.done, self.state())
+
+    def step(self) -> dict[str, float]:
+        """One optimiser step; its numbers by name."""
+        started, step, accumulate = time.perf_counter(), self.done, self.recipe.run.accumulate
+        rate = learning_rate(self.recipe.optimiser, step, self.steps)
+        set_learning_rate(self.optimiser, rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        frames = 0
+        for _ in range(accumulate):
+            batch = self.streams.next(self.objective.needs_unlabelled(step))
+            frames += batch.num_frames
+            losses = self._losses(batch.to(self.device), step)
+            (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / accumulate
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optimiser.clip_norm)
+        self.optimiser.step()
+        self.objective.after_step(step)
+        self.done += 1
+        seconds = time.perf_counter() - started
+        return {**sums, "lr": rate, "gradient_norm": float(norm), "frames/s": frames / seconds}
+
+    def _losses(self, batch: StepBatch, step: int) -> Losses:
+        bf16 = self.recipe.run.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            losses: Losses = self.objective(batch, step)
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "step": self.done,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "objective": self.objective.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "streams": dict(self.streams.positions),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.streams.positions = dict(state["streams"])
+        self.done = state["step"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
