@@ -1,0 +1,66 @@
+# Each target sets up all it needs on a fresh machine, once: system libraries, .venv, pinned packages, seehear itself.
+#
+#   make demo     the whole pipeline on a synthetic corpus, in minutes, into ./demo
+#   make test     the tests
+#   make check    formatting, linting, types, direction of imports
+#   make clean    forget the environment (./demo, ./runs and ./corpora stay)
+#
+# PYTHON=python3.12 chooses the interpreter. TORCH_INDEX chooses the build of PyTorch, where plain pip picks another:
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON      ?= python3
+TORCH_INDEX ?=
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SYSTEM    := $(VENV)/.system
+PIP       := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# MediaPipe opens these on Linux; Debian and Ubuntu call them so.
+SYSTEM_PACKAGES  := libegl1 libgles2
+SYSTEM_LIBRARIES := import ctypes, sys; sys.platform != "linux" or [*map(ctypes.CDLL, ("libEGL.so.1", "libGLESv2.so.2"))]
+
+.PHONY: demo test check clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/seehear demo --out demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest --durations=0 tests/test_layers.py
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: seehear needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "error: this Python cannot make environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(SYSTEM): $(VENV)/pyvenv.cfg
+	@$(BIN)/python -c '$(SYSTEM_LIBRARIES)' 2>/dev/null || $(MAKE) --no-print-directory system-packages
+	@touch $@
+
+.PHONY: system-packages
+system-packages:
+	@command -v apt-get >/dev/null || \
+		{ echo "error: MediaPipe needs libEGL.so.1 and libGLESv2.so.2: install them with your package manager" >&2; exit 1; }
+	@if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else \
+		echo "error: MediaPipe needs libraries: sudo apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi; \
+	echo "installing $(SYSTEM_PACKAGES)"; $$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
+
+$(INSTALLED): $(SYSTEM) pyproject.toml constraints.txt
+	@echo "installing the pinned packages into $(VENV)"
+	@$(PIP) --constraint constraints.txt setuptools
+	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) --no-deps torch)
+	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
