@@ -1,8 +1,8 @@
 """The teacher: a moving average of the student that labels clips nobody has transcribed (METHOD §2 and §3).
 
-It sees each clip unmasked, with sound and lips. Its CTC head gives one label sequence; its decoder gives another: token by
-token (autoregressive) or, the idea of USR 2.0, in one parallel pass over the CTC labels (CTC-driven teacher forcing):
-ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token with ỹ_CTC.
+It sees each clip unmasked, with sound and lips. Its CTC head gives one label sequence; its decoder gives another:
+token by token (autoregressive) or, the idea of USR 2.0, in one parallel pass over the CTC labels (CTC-driven teacher
+forcing): ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token with ỹ_CTC.
 """
 
 import copy

@@ -1,0 +1,29 @@
+"""How encoder features become tokens."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DecodingMethod(StrEnum):
+    """The ways to decode (METHOD §7)."""
+
+    CTC = "ctc"
+    """Greedy CTC."""
+    ATTENTION = "attention"
+    """Greedy attention."""
+    BEAM = "beam"
+    """Joint CTC/attention beam search."""
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """The settings of decoding; the defaults are the paper's."""
+
+    method: DecodingMethod = DecodingMethod.BEAM
+    beam_size: int = 40
+    ctc_weight: float = 0.1
+    """α: the share of the CTC prefix score."""
+    length_bonus: float = 0.0
+    """β: added for every token."""
+    max_length_ratio: float = 1.0
+    """Longest output in tokens per video frame."""
