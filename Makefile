@@ -15,7 +15,7 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SYSTEM    := $(VENV)/.system
-PIP       := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP       := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 # MediaPipe opens these on Linux; Debian and Ubuntu call them so.
 SYSTEM_PACKAGES  := libegl1 libgles2
@@ -42,7 +42,7 @@ clean:
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: seehear needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "error: this Python cannot make environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
 
 $(SYSTEM): $(VENV)/pyvenv.cfg
@@ -59,7 +59,7 @@ system-packages:
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
 $(INSTALLED): $(SYSTEM) pyproject.toml constraints.txt
-	@echo "installing the pinned packages into $(VENV)"
+	@echo "installing the pinned packages into $(VENV) (minutes: PyTorch is large)"
 	@$(PIP) --constraint constraints.txt setuptools
 	@$(if $(TORCH_INDEX),$(PIP) --constraint constraints.txt --index-url $(TORCH_INDEX) --no-deps torch)
 	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev]'

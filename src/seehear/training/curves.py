@@ -1,0 +1,81 @@
+"""A picture of training runs, drawn from the metrics.jsonl that each of them wrote."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from seehear.modality import Modality
+
+SMOOTHING = 20
+"""Steps that a point of a loss curve averages."""
+LINES = {Modality.AUDIOVISUAL: "-", Modality.AUDIO: "--", Modality.VIDEO: ":"}
+
+Records = Sequence[Mapping[str, float]]
+
+
+def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
+    """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is."""
+    figure = Figure(figsize=(12, 7), dpi=110, layout="constrained")
+    validation, labelled, unlabelled, teacher = figure.subplots(2, 2).flat
+    for colour, (name, folder) in enumerate(runs.items()):
+        records = read_metrics(folder / "metrics.jsonl")
+        for modality, line in LINES.items():
+            key, style = modality.value, {"color": f"C{colour}", "linestyle": line}
+            label = f"{name}, {key.upper()}"
+            _draw(validation, records, f"valid/{key}", label, style, percent=True)
+            _draw(labelled, records, f"{key}/ctc/labelled", label, style, smooth=True)
+            _draw(unlabelled, records, f"{key}/ctc/unlabelled", label, style, smooth=True)
+        for number, key in enumerate(("ctc_confidence", "ctc_kept", "attention_confidence", "attention_kept")):
+            style = {"color": f"C{colour + number // 2}", "linestyle": ("-", "--")[number % 2]}
+            words = key.replace("ctc", "CTC").replace("_", " ")
+            _draw(teacher, records, f"teacher/{key}", f"{name}, {words}", style, smooth=True, percent=True)
+    titles = {
+        validation: ("Word error rate on the validation clips", "%"),
+        labelled: ("CTC loss on labelled clips", "nats per clip"),
+        unlabelled: ("CTC loss on pseudo-labels", "nats per clip"),
+        teacher: ("The teacher: confidence, and share of its labels that is kept", "%"),
+    }
+    for axes, (title, unit) in titles.items():
+        axes.set(title=title, xlabel="step", ylabel=unit)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of a run in the order written: each has `step` and numbers by name."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _draw(
+    axes: Axes,
+    records: Records,
+    key: str,
+    label: str,
+    style: Mapping[str, str],
+    *,
+    smooth: bool = False,
+    percent: bool = False,
+) -> None:
+    """Add the curve of `key` to `axes`, if the run has recorded it."""
+    steps = np.array([record["step"] for record in records if key in record])
+    values = np.array([record[key] for record in records if key in record])
+    if not len(steps):
+        return
+    if smooth:
+        steps, values = _moving_average(steps, SMOOTHING), _moving_average(values, SMOOTHING)
+    axes.plot(steps, 100 * values if percent else values, label=label, **style)  # type: ignore[arg-type]
+
+
+def _moving_average(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Means of `width` neighbours (of all values where there are fewer)."""
+    width = min(width, len(values))
+    return np.convolve(values, np.full(width, 1.0 / width), mode="valid")
