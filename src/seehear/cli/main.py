@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from seehear.cli import synthesize, train
 from seehear.errors import SeehearError
 
 app = typer.Typer(
@@ -17,6 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.command("synthesize")(synthesize.synthesize)
+app.command("train")(train.train)
 
 
 def main() -> None:
