@@ -1,9 +1,133 @@
 """A prepared corpus on disk: `manifest.jsonl`, one media file per clip, splits as lists of ids.
 
-    OUT/
-    ├── manifest.jsonl      one Utterance per line
-    ├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s) and mono 16 kHz sound; plays anywhere
-    ├── splits/NAME.txt     ids, one per line
-    ├── rejected.jsonl      {"source": …, "reason": …} for every source that could not be used
-    └── contact-sheet.png   crops to look at
+OUT/
+├── manifest.jsonl      one Utterance per line
+├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s) and mono 16 kHz sound; plays anywhere
+├── splits/NAME.txt     ids, one per line
+├── rejected.jsonl      {"source": …, "reason": …} for every source that could not be used
+└── contact-sheet.png   crops to look at
 """
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from seehear.data.clipfile import MouthClip, read_clip
+from seehear.errors import CorpusError
+from seehear.modality import FRAME_RATE
+
+MANIFEST = "manifest.jsonl"
+SPLITS = "splits"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One clip of a corpus; a line of its manifest."""
+
+    id: str
+    clip: str
+    """Path of the media file, relative to the corpus, with forward slashes."""
+    frames: int
+    text: str | None = None
+    speaker: str | None = None
+    source: str | None = None
+    """Where the clip comes from: a file name, or "synthetic"."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's keys; what is not known is left out."""
+        values = {
+            "id": self.id,
+            "clip": self.clip,
+            "frames": self.frames,
+            "duration": self.frames / FRAME_RATE,
+            "text": self.text,
+            "speaker": self.speaker,
+            "source": self.source,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+class Corpus:
+    """The utterances of a prepared corpus and its splits."""
+
+    def __init__(self, root: Path, utterances: Mapping[str, Utterance]) -> None:
+        self.root = root
+        self.utterances = dict(utterances)
+
+    @classmethod
+    def load(cls, root: Path) -> "Corpus":
+        """Read the manifest in `root`. Raises `CorpusError` that names the file and line of the first fault."""
+        path = Path(root) / MANIFEST
+        if not path.is_file():
+            raise CorpusError(f"{root} is no prepared corpus: it has no {MANIFEST}; make one with `seehear prepare`")
+        utterances: dict[str, Utterance] = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            if not line.strip():
+                continue
+            utterance = parse_utterance(line, f"{path}, line {number}")
+            if utterance.id in utterances:
+                raise CorpusError(f"{path}, line {number}: the id '{utterance.id}' stands twice")
+            utterances[utterance.id] = utterance
+        return cls(Path(root), utterances)
+
+    def split_names(self) -> list[str]:
+        """Names of the splits."""
+        return sorted(path.stem for path in (self.root / SPLITS).glob("*.txt"))
+
+    def split(self, name: str) -> list[Utterance]:
+        """The utterances of a split, in its order. Raises `CorpusError` for an unknown split or id."""
+        path = self.root / SPLITS / f"{name}.txt"
+        if name not in self.split_names():
+            raise CorpusError(
+                f"{self.root} has no split '{name}'; there are: {', '.join(self.split_names()) or 'none'}"
+            )
+        ids = path.read_text(encoding="utf-8-sig").split()
+        unknown = [id for id in ids if id not in self.utterances]
+        if unknown:
+            raise CorpusError(f"{path} names {len(unknown)} clips that the manifest lacks, first '{unknown[0]}'")
+        return [self.utterances[id] for id in ids]
+
+    def read(self, utterance: Utterance) -> MouthClip:
+        """The clip of `utterance`."""
+        return read_clip(self.root / utterance.clip)
+
+    @classmethod
+    def write(cls, root: Path, utterances: Iterable[Utterance], splits: Mapping[str, Sequence[str]]) -> "Corpus":
+        """Write the manifest and the splits, each under a temporary name first; the clips are written before."""
+        corpus = cls(root, {utterance.id: utterance for utterance in utterances})
+        lines = [json.dumps(utterance.to_json(), ensure_ascii=False) for utterance in corpus.utterances.values()]
+        for name, ids in splits.items():
+            _write_lines(root / SPLITS / f"{name}.txt", ids)
+        _write_lines(root / MANIFEST, lines)
+        return corpus
+
+
+def parse_utterance(line: str, place: str) -> Utterance:
+    """The utterance of a manifest line. Raises `CorpusError` that begins with `place`."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{place}: not valid JSON ({error.msg})") from error
+    if not isinstance(values, dict):
+        raise CorpusError(f"{place}: a line must be a JSON object")
+    expected: dict[str, type] = {"id": str, "clip": str, "frames": int}
+    for key, kind in expected.items():
+        if not isinstance(values.get(key), kind) or not values[key]:
+            raise CorpusError(f"{place}: '{key}' must be a{'n integer above 0' if kind is int else ' text'}")
+    path = PurePosixPath(values["clip"])
+    if path.is_absolute() or ".." in path.parts:
+        raise CorpusError(f"{place}: the clip '{path}' lies outside the corpus")
+    optional = {key: values.get(key) for key in ("text", "speaker", "source")}
+    for key, value in optional.items():
+        if value is not None and not isinstance(value, str):
+            raise CorpusError(f"{place}: '{key}' must be a text")
+    return Utterance(id=values["id"], clip=values["clip"], frames=values["frames"], **optional)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    temporary.replace(path)
