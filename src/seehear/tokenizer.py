@@ -1,0 +1,124 @@
+"""Text ↔ token ids: SentencePiece unigram pieces between CTC's blank (id 0) and end of sentence (the last id)."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from seehear.errors import ConfigError, ModelError
+from seehear.text import DEFAULT_NORMALISER, NORMALISERS, Normaliser
+
+SPECIALS = 2
+"""Blank and end of sentence, which are not pieces."""
+WORD_START = "▁"
+UNKNOWN = "<unk>"
+DESCRIPTION_FILE = "tokenizer.json"
+PIECES_FILE = "tokenizer.model"
+
+
+class Tokenizer:
+    """A vocabulary: blank, pieces (the first is <unk>), end of sentence; and the normal form of its text."""
+
+    def __init__(self, pieces: Sequence[str], normaliser: Normaliser, sentencepiece_model: bytes | None = None) -> None:
+        """`sentencepiece_model` is what splits text into pieces; without it a vocabulary can only decode."""
+        self.pieces = tuple(pieces)
+        self.normaliser = normaliser
+        self.sentencepiece_model = sentencepiece_model
+        self._splitter = (
+            sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model) if sentencepiece_model else None
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Pieces and specials."""
+        return len(self.pieces) + SPECIALS
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, brought to its normal form first; no specials. What is unknown becomes <unk>."""
+        if self._splitter is None:
+            raise ModelError(
+                "this vocabulary is a list of units and can only decode; encoding needs a SentencePiece model"
+            )
+        return [piece + 1 for piece in self._splitter.encode(self.normaliser(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; specials are passed over."""
+        pieces = [self.pieces[id - 1] for id in ids if 0 < id <= len(self.pieces)]
+        return "".join(pieces).replace(WORD_START, " ").strip()
+
+    @classmethod
+    def train(
+        cls, texts: Sequence[str], vocab_size: int, normaliser: Normaliser = NORMALISERS[DEFAULT_NORMALISER]
+    ) -> "Tokenizer":
+        """Learn at most `vocab_size` tokens, specials included, from `texts`; fewer where the text supports no more.
+
+        Raises `ConfigError` if there is no text, or `vocab_size` does not even hold its characters.
+        """
+        lines = [line for line in map(normaliser, texts) if line]
+        if not lines:
+            raise ConfigError("no vocabulary can be learnt: the labelled clips hold no words")
+        characters = len(set("".join(lines)) | {WORD_START})
+        if vocab_size < characters + 1 + SPECIALS:
+            raise ConfigError(
+                f"a vocabulary of {vocab_size} is too small for {characters} characters: "
+                f"set model.vocab_size to at least {characters + 1 + SPECIALS}"
+            )
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size - SPECIALS,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            bos_id=-1,
+            eos_id=-1,
+            unk_id=0,
+            num_threads=1,
+            minloglevel=2,
+        )
+        splitter = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        pieces = [splitter.id_to_piece(index) for index in range(splitter.get_piece_size())]
+        return cls(pieces, normaliser, model.getvalue())
+
+    @classmethod
+    def from_units(cls, path: Path, normaliser: Normaliser = NORMALISERS["upper-words-1"]) -> "Tokenizer":
+        """The published list of units: one piece a line, an id after it or not, beginning with <unk>."""
+        if not path.is_file():
+            raise ModelError(f"no unit list {path}")
+        pieces = [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        pieces = [piece for piece in pieces if piece not in ("<blank>", "<eos>", "<sos/eos>")]
+        if not pieces or pieces[0] != UNKNOWN:
+            raise ModelError(f"{path} is no unit list: its first piece must be {UNKNOWN}")
+        if len(set(pieces)) < len(pieces):
+            raise ModelError(f"{path} lists a piece twice")
+        return cls(pieces, normaliser)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.sentencepiece_model is not None:
+            (folder / PIECES_FILE).write_bytes(self.sentencepiece_model)
+        description = {"version": 1, "normaliser": self.normaliser.name, "pieces": self.pieces}
+        text = json.dumps(description, ensure_ascii=False, indent=1)
+        (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read what `save` wrote. Raises `ModelError` if it is missing or damaged."""
+        path = folder / DESCRIPTION_FILE
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            pieces, normaliser = [str(piece) for piece in description["pieces"]], NORMALISERS[description["normaliser"]]
+        except FileNotFoundError as error:
+            raise ModelError(f"{folder} has no {DESCRIPTION_FILE}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path} is damaged: {error!r}") from error
+        model_path = folder / PIECES_FILE
+        try:
+            return cls(pieces, normaliser, model_path.read_bytes() if model_path.is_file() else None)
+        except RuntimeError as error:
+            raise ModelError(f"{model_path} is damaged") from error

@@ -1,0 +1,234 @@
+"""The objectives against slow loops; who gets a gradient and who does not."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seehear.config import SIZES
+from seehear.data.batch import Batch, Example, collate
+from seehear.modality import Modality
+from seehear.model.usr import USR
+from seehear.objectives.base import StepBatch
+from seehear.objectives.supervised import Supervised
+from seehear.objectives.teacher import PseudoLabels, Teacher
+from seehear.objectives.usr2 import USR2
+from seehear.recipe import ObjectiveConfig
+
+VOCAB = 12
+EOS = VOCAB - 1
+TINY = SIZES["tiny"].model_copy(update={"vocab_size": VOCAB, "dropout": 0.0, "stochastic_depth": 0.0})
+
+
+def make_batch(lengths: list[int], labelled: bool, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    examples = [
+        Example(
+            id=f"clip{index}",
+            video=rng.standard_normal((length, 88, 88)).astype(np.float32),
+            audio=(0.1 * rng.standard_normal(length * 640)).astype(np.float32),
+            tokens=[int(x) for x in rng.integers(1, EOS, size=3)] if labelled else None,
+            video_keep=rng.random(length) < 0.8,
+            audio_keep=rng.random(length * 640) < 0.8,
+        )
+        for index, length in enumerate(lengths)
+    ]
+    return collate(examples)
+
+
+STEP = StepBatch(make_batch([14, 11], labelled=True), make_batch([15, 9, 12], labelled=False, seed=1))
+
+
+def scripted(autoregressive: bool) -> PseudoLabels:
+    """Labels as a teacher might give them: a clip of two tokens, one in doubt, one of which its CTC says nothing."""
+    if autoregressive:
+        attention = torch.tensor([[3, 4, EOS], [5, 6, 7], [8, EOS, EOS]])
+        lengths = torch.tensor([3, 3, 2])  # the second was cut before its eos
+        prefix = torch.tensor([[EOS, 3, 4], [EOS, 5, 6], [EOS, 8, EOS]])
+    else:
+        attention = torch.tensor([[3, 9, EOS], [5, 6, EOS], [8, EOS, EOS]])
+        lengths = torch.tensor([3, 2, 1])
+        prefix = torch.tensor([[EOS, 3, 4], [EOS, 5, 0], [EOS, 0, 0]])
+    return PseudoLabels(
+        autoregressive=autoregressive,
+        ctc_tokens=torch.tensor([[3, 4], [5, 0], [0, 0]]),
+        ctc_lengths=torch.tensor([2, 1, 0]),
+        ctc_confidence=torch.tensor([0.9, 0.5, 1.0]),
+        attention_tokens=attention,
+        attention_lengths=lengths,
+        attention_confidence=torch.tensor([[0.9, 0.7, 0.85], [0.95, 0.9, 0.81], [0.99, 0.99, 0.99]]),
+        prefix=prefix,
+    )
+
+
+def objective(**settings: object) -> USR2:
+    torch.manual_seed(0)
+    return USR2(USR(TINY), ObjectiveConfig.model_validate(settings), steps=100, seed=0)
+
+
+def smoothed(logits: Tensor, target: int, smoothing: float) -> float:
+    log_probs = logits.log_softmax(-1)
+    return -(1 - smoothing) * float(log_probs[target]) - smoothing * float(log_probs.mean())
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.0])
+def test_ctc_driven_attention_loss_against_a_loop(w: float) -> None:
+    method, labels = objective(attention_target_weight=w), scripted(False)
+    logits = torch.randn(3, 3, VOCAB)
+    expected = 0.0
+    for clip in range(2):  # the third has no CTC labels: no loss at all
+        length = int(labels.ctc_lengths[clip])
+        ctc_targets = [*labels.ctc_tokens[clip, :length].tolist(), EOS]
+        for position, ctc_target in enumerate(ctc_targets):
+            if labels.attention_confidence[clip, position] >= 0.8:
+                expected += w * smoothed(logits[clip, position], int(labels.attention_tokens[clip, position]), 0.1)
+            if labels.ctc_confidence[clip] >= 0.8:
+                expected += (1 - w) * smoothed(logits[clip, position], ctc_target, 0.1)
+    measured = method.attention_part(logits, labels, method.trusted(labels))
+    assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_autoregressive_attention_loss_against_a_loop() -> None:
+    method, labels = objective(), scripted(True)
+    logits = torch.randn(3, 3, VOCAB)
+    expected = 0.0
+    for clip in range(2):
+        for position in range(int(labels.attention_lengths[clip])):
+            if labels.attention_confidence[clip, position] >= 0.8:
+                expected += smoothed(logits[clip, position], int(labels.attention_tokens[clip, position]), 0.1)
+    assert float(method.attention_part(logits, labels, method.trusted(labels))) == pytest.approx(expected / 3, rel=1e-5)
+
+
+def one_ctc(logits: Tensor, target: list[int]) -> float:
+    return float(
+        torch.nn.functional.ctc_loss(
+            logits.log_softmax(-1)[:, None], torch.tensor([target]), (len(logits),), (len(target),), reduction="sum"
+        )
+    )
+
+
+@pytest.mark.parametrize("v", [0.0, 0.5, 1.0])
+def test_autoregressive_ctc_loss_takes_both_labels(v: float) -> None:
+    method, labels = objective(ctc_attention_weight=v), scripted(True)
+    logits, lengths = torch.randn(3, 8, VOCAB), torch.tensor([8, 7, 6])
+    # Clip 0: CTC label sure; attention sequence (0.9·0.7·0.85)^⅓ ≈ 0.81: sure, eos removed. Clip 1: CTC label in
+    # doubt; attention sequence (0.95·0.9·0.81)^⅓ ≈ 0.88: sure, three tokens, no eos to remove. Clip 2: nothing.
+    expected = (1 - v) * one_ctc(logits[0], [3, 4]) + v * one_ctc(logits[0], [3, 4])
+    expected += v * one_ctc(logits[1, :7], [5, 6, 7])
+    measured = method.ctc_part(logits, lengths, labels, method.trusted(labels))
+    assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_ctc_driven_ctc_loss_takes_ctc_labels_alone() -> None:
+    method, labels = objective(), scripted(False)
+    logits, lengths = torch.randn(3, 8, VOCAB), torch.tensor([8, 7, 6])
+    measured = method.ctc_part(logits, lengths, labels, method.trusted(labels))
+    assert float(measured) == pytest.approx(one_ctc(logits[0], [3, 4]) / 3, rel=1e-5)
+
+
+def test_total_loss_weights_modalities_and_streams() -> None:
+    method = objective(ar_probability=0.0, ctc_weight=0.3).eval()
+    losses = method(STEP, step=5)
+    parts, total = losses.parts, 0.0
+    for name, weight, gamma in (("v", 0.3, 0.97), ("a", 0.7, 0.75), ("av", 0.7, 0.75)):
+        labelled = 0.3 * parts[f"{name}/ctc/labelled"] + 0.7 * parts[f"{name}/attention/labelled"]
+        unlabelled = 0.3 * parts[f"{name}/ctc/unlabelled"] + 0.7 * parts[f"{name}/attention/unlabelled"]
+        total += weight * (gamma * float(unlabelled) + (1 - gamma) * float(labelled))
+    assert float(losses.total) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("autoregressive", [False, True])
+def test_teacher_labels_are_aligned_and_come_from_the_clean_audiovisual_clip(autoregressive: bool) -> None:
+    torch.manual_seed(3)
+    teacher = Teacher(USR(TINY), "ema", max_label_ratio=0.4)
+    with torch.no_grad():
+        for head in (*teacher.model.ctc_heads.values(), *teacher.model.output_heads.values()):
+            head.weight.mul_(20.0)  # type: ignore[operator, union-attr]  # labels of some length
+    batch = STEP.unlabelled
+    assert batch is not None
+    labels = teacher.label(batch, autoregressive)
+    model, modality = teacher.model, Modality.AUDIOVISUAL
+    features = model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
+    for row, frames in enumerate(batch.lengths.tolist()):
+        log_probs = model.ctc_logits(features, modality)[row, :frames].log_softmax(-1)
+        best = log_probs.argmax(-1).tolist()
+        collapsed = [t for i, t in enumerate(best) if t != 0 and (i == 0 or best[i - 1] != t)]
+        size = int(labels.ctc_lengths[row])
+        assert labels.ctc_tokens[row, :size].tolist() == collapsed
+        assert float(labels.ctc_confidence[row]) == pytest.approx(
+            math.exp(float(log_probs.max(-1).values.mean())), rel=1e-3
+        )
+        count = int(labels.attention_lengths[row])
+        prefix = [model.sos, *collapsed] if not autoregressive else [model.sos]
+        for position in range(count):
+            hidden = model.decode(
+                torch.tensor([prefix[: position + 1]]),
+                features[row : row + 1, :frames],
+                batch.mask[row : row + 1, :frames],
+            )
+            token = int(model.logits(hidden, modality)[0, -1].argmax())
+            assert int(labels.attention_tokens[row, position]) == token
+            prefix += [token] if autoregressive else []
+        assert count == (len(collapsed) + 1 if not autoregressive else count)
+    assert int(labels.ctc_lengths.max()) > 0
+
+
+def test_an_empty_teacher_gives_no_loss() -> None:
+    method = objective(ar_probability=0.0)
+    labels = scripted(False)
+    empty = PseudoLabels(**{**vars(labels), "ctc_lengths": torch.zeros(3, dtype=torch.long)})
+    losses, _ = method.unlabelled_losses(STEP.unlabelled, empty)  # type: ignore[arg-type]
+    assert all(float(loss) == 0.0 for loss in losses.values())
+
+
+@pytest.mark.parametrize("kind", ["supervised", "ctc-driven", "autoregressive"])
+@pytest.mark.parametrize("heads", ["separate", "shared"])
+def test_every_parameter_gets_a_gradient_and_the_teacher_none(kind: str, heads: str) -> None:
+    settings = {
+        "ar_probability": float(kind == "autoregressive"),
+        "pseudo_label_heads": heads,
+        "ctc_threshold": 0.0,
+        "attention_threshold": 0.0,
+    }
+    method = objective(**settings) if kind != "supervised" else Supervised(USR(TINY), ObjectiveConfig())
+    if isinstance(method, USR2):
+        with torch.no_grad():
+            for head in method.teacher.model.ctc_heads.values():
+                head.bias[0] = -10.0  # type: ignore[index, union-attr]  # a teacher that speaks
+    method(STEP, step=50).total.backward()
+    for name, parameter in method.named_parameters():
+        if name.startswith("teacher."):
+            assert parameter.grad is None, name
+            assert not parameter.requires_grad, name
+        else:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert (parameter.grad != 0).any(), name
+
+
+def test_the_supervised_start_needs_no_unlabelled_clips() -> None:
+    method = objective(supervised_steps=3)
+    assert not method.needs_unlabelled(2)
+    assert method.needs_unlabelled(3)
+    start = method(StepBatch(STEP.labelled), step=2)
+    torch.manual_seed(0)
+    alone = Supervised(USR(TINY), ObjectiveConfig())(StepBatch(STEP.labelled), step=2)
+    assert float(start.total) == pytest.approx(float(alone.total), rel=1e-5)
+
+
+def test_the_teacher_is_a_moving_average_and_keeps_its_running_statistics_out_of_its_own_batches() -> None:
+    method = objective(teacher_momentum=0.9)
+    before = [parameter.clone() for parameter in method.teacher.parameters()]
+    statistics = {name: buffer.clone() for name, buffer in method.teacher.named_buffers()}
+    method(STEP, step=0)
+    for name, buffer in method.teacher.named_buffers():
+        if buffer.is_floating_point():
+            assert torch.equal(buffer, statistics[name]), name
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(1.0)
+    method.after_step(0)
+    for old, new in zip(before, method.teacher.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.1)

@@ -1,0 +1,81 @@
+"""Recipes: what is read, what is refused, and what the refusal says."""
+
+from pathlib import Path
+
+import pytest
+
+from seehear.errors import ConfigError
+from seehear.recipe import load_recipe, parse_recipe, shipped_recipes
+
+MINIMAL = {"data": {"corpus": "somewhere"}, "run": {"steps": 10}}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe(name).about
+
+
+def test_defaults_are_the_paper() -> None:
+    recipe = parse_recipe(MINIMAL)
+    assert recipe.objective.gamma.v == 0.97
+    assert recipe.objective.ctc_weight == 0.1
+    assert recipe.optimiser.betas == (0.9, 0.98)
+    assert recipe.model.resolve().vocab_size == 1049
+
+
+def test_recipe_survives_toml(tmp_path: Path) -> None:
+    recipe = parse_recipe({**MINIMAL, "model": {"size": "tiny", "dropout": 0.3}})
+    path = tmp_path / "again.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(path) == recipe
+
+
+def test_overrides_take_toml_values_and_plain_text(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('[data]\ncorpus = "x"\n[run]\nsteps = 10\n')
+    recipe = load_recipe(path, ["optimiser.peak_lr=1e-4", "data.corpus=other", "objective.gamma={v=1,a=0,av=0.5}"])
+    assert recipe.optimiser.peak_lr == 1e-4
+    assert recipe.data.corpus == "other"
+    assert recipe.objective.gamma.v == 1.0
+
+
+def test_all_faults_in_one_message_with_suggestions() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(
+            {
+                "data": {"corpus": "x", "labeled_frames": 3},
+                "run": {"steps": 10, "warmup_step": 1},
+                "optimiser": {"warmup": 2.0},
+                "model": {"size": "enormous"},
+            }
+        )
+    message = str(caught.value)
+    assert "no option 'data.labeled_frames'; did you mean 'data.labelled_frames'?" in message
+    assert "'optimiser.warmup'" in message
+    assert "no size 'enormous'" in message
+    assert "run.warmup_step" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("steps", [{}, {"steps": 1, "epochs": 1}])
+def test_length_is_given_once(steps: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"run\.steps or run\.epochs"):
+        parse_recipe({**MINIMAL, "run": steps})
+
+
+def test_unknown_recipe_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="supervised-grid"):
+        load_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize("assignment", ["optimiser.peak_lr", "=3", "run.steps.x=3"])
+def test_bad_overrides(assignment: str) -> None:
+    with pytest.raises(ConfigError):
+        load_recipe("supervised-grid", [assignment])
+
+
+def test_broken_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("[run\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
+        load_recipe(path)
