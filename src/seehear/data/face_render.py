@@ -17,6 +17,10 @@ from seehear.modality import CROP_SIZE, FRAME_RATE
 
 CANVAS = 120
 """Side of the canvas: the crop and what head motion may bring into it."""
+POSITION = np.arange(CANVAS, dtype=np.float32) - (CANVAS - 1) / 2
+"""Of the canvas's pixels, along u or v."""
+BLOCK = 8
+"""Frames drawn together: few enough to stay in the processor's cache, three times faster than a whole clip."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +78,32 @@ class Filming(NamedTuple):
 
 def render(shape: MouthShape, face: Face, filming: Filming, rng: np.random.Generator) -> np.ndarray:
     """Film a mouth of shape (T,): (T, 96, 96) uint8."""
-    canvas = _draw(shape, face)
-    num_frames = len(canvas)
-    frames = np.empty((num_frames, CROP_SIZE, CROP_SIZE), np.float32)
+    num_frames = len(np.asarray(shape.opening))
+    skin = _skin(face)
+    transforms = _head_motion(num_frames, filming.motion, rng)
     blur = rng.uniform(0.4, 0.9)
-    for frame, upright, transform in zip(frames, canvas, _head_motion(num_frames, filming.motion, rng), strict=True):
-        moved = cv2.warpAffine(upright, transform, (CROP_SIZE, CROP_SIZE), borderMode=cv2.BORDER_REPLICATE)
-        frame[:] = cv2.GaussianBlur(moved, (0, 0), blur)
+    frames = np.empty((num_frames, CROP_SIZE, CROP_SIZE), np.float32)
+    for first in range(0, num_frames, BLOCK):
+        block = slice(first, first + BLOCK)
+        canvas = _draw(MouthShape(*(np.asarray(part)[block] for part in shape)), face, skin)
+        for frame, upright, transform in zip(frames[block], canvas, transforms[block], strict=True):
+            moved = cv2.warpAffine(upright, transform, (CROP_SIZE, CROP_SIZE), borderMode=cv2.BORDER_REPLICATE)
+            frame[:] = cv2.GaussianBlur(moved, (0, 0), blur)
     frames *= _light(num_frames, rng)
     frames += filming.noise * rng.standard_normal(frames.shape, np.float32)
     return np.clip(frames, 0, 255).astype(np.uint8)
 
 
-def _draw(shape: MouthShape, face: Face) -> np.ndarray:
+def _draw(shape: MouthShape, face: Face, skin: np.ndarray) -> np.ndarray:
     """The upright face, frame by frame: (T, CANVAS, CANVAS) float32."""
-    position = np.arange(CANVAS, dtype=np.float32) - (CANVAS - 1) / 2
-    v = position[None, :, None]  # (1, V, 1)
+    v = POSITION[None, :, None]  # (1, V, 1)
     opening, width, protrusion, tuck, teeth, tongue = (
         np.asarray(part, np.float32)[:, None, None] for part in shape
     )  # each (T, 1, 1)
     pressed, opened = np.maximum(-opening, 0), np.maximum(opening, 0)
 
     # Contours, each (T, 1, U): outer and inner edge of each lip, from corner to corner.
-    x = position[None, None, :] / (face.half_width * (1 + 0.16 * width - 0.10 * protrusion))
+    x = POSITION[None, None, :] / (face.half_width * (1 + 0.16 * width - 0.10 * protrusion))
     arch = np.clip(1 - x**2, 0, 1)
     seam = -face.corner * x**2
     gap = face.reach * opened * (1 - 0.35 * np.maximum(width, 0))
@@ -107,7 +114,7 @@ def _draw(shape: MouthShape, face: Face) -> np.ndarray:
     upper_outer = upper_inner - face.upper_thickness * bow * fullness
     lower_outer = lower_inner + face.lower_thickness * (1 - 0.55 * tuck) * fullness
 
-    picture: np.ndarray = _skin(face, position) + _chin(face, position, 0.6 * gap)
+    picture: np.ndarray = skin + _chin(face, 0.6 * gap)
     upper_lip = face.lip - 14 + 1.5 * (v - upper_inner)
     highlight = 16 * np.clip(1 - ((v - lower_inner - 0.45 * face.lower_thickness) / 4) ** 2, 0, 1) * arch
     lower_lip = face.lip - 9 + highlight * (1 - 0.6 * tuck)
@@ -115,7 +122,7 @@ def _draw(shape: MouthShape, face: Face) -> np.ndarray:
     _paint(picture, lips, _between(v, upper_outer, lower_outer))
     seam_shadow = np.clip(1 - np.abs(v - seam) / 1.6, 0, 1) * np.clip(3 * arch, 0, 1)
     _paint(picture, np.float32(0.35 * face.lip), 0.8 * seam_shadow)
-    inside = _inside_of_mouth(v, upper_inner, lower_inner, gap * arch, np.maximum(teeth, tuck), tongue, protrusion)
+    inside = _inside_of_mouth(v, upper_inner, lower_inner, np.maximum(teeth, tuck), tongue, protrusion)
     _paint(picture, inside, _between(v, upper_inner, lower_inner))
     return picture
 
@@ -124,26 +131,24 @@ def _inside_of_mouth(
     v: np.ndarray,
     upper: np.ndarray,
     lower: np.ndarray,
-    gap: np.ndarray,
     teeth: np.ndarray,
     tongue: np.ndarray,
     protrusion: np.ndarray,
 ) -> np.ndarray:
     """Cavity, tongue and teeth between the inner contours (T, 1, U), over the whole canvas."""
+    gap = np.maximum(lower - upper, 0)
     inside = np.full(np.broadcast_shapes(v.shape, upper.shape), 26, np.float32)
     _paint(inside, np.float32(90), _coverage(v - lower + (0.25 + 0.5 * tongue) * gap))
-    edge = upper + np.minimum(5.5, 0.45 * gap) * (1 - protrusion)  # of the upper teeth, which pushed-out lips hide
-    _paint(inside, np.float32(205), _coverage(edge - v))
-    closed_teeth = 205 - 70 * np.clip(1 - np.abs(v - 0.5 * (upper + lower)), 0, 1)
-    _paint(inside, closed_teeth, 0.9 * teeth)
+    shown = np.minimum(5.5, 0.45 * gap) * (1 - protrusion) + teeth * gap  # of the teeth; pushed-out lips hide them
+    _paint(inside, np.float32(205), _coverage(upper + np.minimum(shown, gap) - v))
     _paint(inside, np.float32(125), np.maximum(tongue - 0.5, 0) * 2 * _coverage(v - 0.6 * upper - 0.4 * lower))
     return inside
 
 
-def _skin(face: Face, position: np.ndarray) -> np.ndarray:
+def _skin(face: Face) -> np.ndarray:
     """The part of the face that does not move: (1, CANVAS, CANVAS)."""
     rng = np.random.default_rng(face.texture_seed)
-    u, v = position[None, :], position[:, None]
+    u, v = POSITION[None, :], POSITION[:, None]
     texture = cv2.GaussianBlur(rng.standard_normal((CANVAS, CANVAS)).astype(np.float32), (0, 0), 1.5)
     pores = cv2.GaussianBlur(rng.standard_normal((CANVAS, CANVAS)).astype(np.float32), (0, 0), 6)
     skin = face.skin + 10 * texture + 60 * pores - 0.011 * u**2
@@ -157,12 +162,12 @@ def _skin(face: Face, position: np.ndarray) -> np.ndarray:
     return np.asarray(skin[None], np.float32)
 
 
-def _chin(face: Face, position: np.ndarray, drop: np.ndarray) -> np.ndarray:
+def _chin(face: Face, drop: np.ndarray) -> np.ndarray:
     """Shadow under the lower lip and light on the chin, moved down with the jaw by (T, 1, 1): (T, CANVAS, CANVAS)."""
-    below = position[None, :, None] - face.chin_height - drop
+    below = POSITION[None, :, None] - face.chin_height - drop
     crease = -26 * _bump(below / 6) + 14 * _bump((below - 14) / 12)
     jaw_line = -45 * np.clip((below - 24) / 8, 0, 1)
-    return np.asarray(crease * _bump(position / 30) + jaw_line, np.float32)
+    return np.asarray(crease * _bump(POSITION / 30) + jaw_line, np.float32)
 
 
 def _head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.ndarray:

@@ -157,7 +157,7 @@ def record_in_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     response[0] = 1
     size = len(audio) + len(response)
     heard = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
-    level = 10 ** (rng.uniform(-30, -20) / 20)  # root mean square, full scale being 1
+    level = 10 ** (rng.uniform(-34, -24) / 20)  # root mean square, full scale being 1
     heard *= level / np.sqrt(np.mean(heard**2))
     heard += level * 10 ** (rng.uniform(-40, -25) / 20) * rng.standard_normal(len(heard))
     return np.clip(heard, -1, 1).astype(np.float32)
