@@ -72,7 +72,7 @@ class Filming(NamedTuple):
 
     motion: float = 1.0
     """Scale of the head's motion; 1: about 2 pixels, 2 degrees and 3 % in a clip, and twice that between clips."""
-    noise: float = 4.0
+    noise: float = 2.0
     """Standard deviation of the sensor's noise, in greys."""
 
 
