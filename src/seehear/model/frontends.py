@@ -1,107 +1,156 @@
-"""From pixels and samples to one vector per video frame: a stem and a ResNet trunk each (METHOD §1).
+"""From pixels and samples to one vector per video frame: ResNet-18 trunks behind a 3-D and a 1-D stem (METHOD §1).
 
-The convolutions see the padding zeros of a batch, as in the published code. Lips are not touched by them: only the stem
-looks across frames, and pads with zeros itself. Sound is: its trunk is convolved again and again over what the padding
-became, so that the last frames of a padded clip differ from those of the clip alone, see `AUDIO_BORDER`.
+Both run as 2-D convolutions in the memory layout "channels last", which is what makes them fast on a CPU: the video stem
+on five stacked frames, the audio trunk on images of height 1. Parameters keep the shapes of the 3-D and 1-D layers.
+
+B clips, T video frames, S = 640·T audio samples, N images, C channels.
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seehear.config import AudioFrontendConfig, VideoFrontendConfig
+from seehear.modality import SAMPLES_PER_FRAME
 
-AUDIO_BORDER = 2
-"""Frames at the end of a padded clip whose audio features depend on the padding, with the published trunk.
+STEM_FRAMES = 5
+"""Video frames that the video stem looks at: the frame itself and two on either side."""
+STEM_SIZE = 7
+"""Side of the video stem's kernel, in pixels."""
 
-A trunk output sees 17 steps (4 + 4·2 + …) to its right at each resolution; summed in samples that is under two frames.
-"""
+
+class FlatConv(nn.Conv1d):
+    """A 1-D convolution on images of height 1: (B, C, 1, L) to (B, C', 1, L')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same sums as on (B, C, L)."""
+        return F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, self.stride[0]), (0, int(self.padding[0])))
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of width 3 with BatchNorm; SiLU after the first norm and after the sum."""
+    """x plus two convolutions of width 3; a convolution of width 1 on x where stride or number of channels change.
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dims: int) -> None:
+    `conv` is `nn.Conv2d` for images and `FlatConv` for sound.
+    """
+
+    def __init__(self, conv: type[nn.Conv2d | FlatConv], in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if dims == 1 else nn.Conv2d
-        norm: type[nn.BatchNorm1d] | type[nn.BatchNorm2d] = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
-        self.conv1 = conv(in_channels, channels, 3, stride, 1, bias=False)
-        self.norm1 = norm(channels)
-        self.conv2 = conv(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = norm(channels)
+        self.conv1 = conv(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(conv(in_channels, channels, 1, stride, bias=False), norm(channels))
+            self.shortcut = nn.Sequential(
+                conv(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, C, …) → (N, C', …); positions outside `mask` (N, T) are zeroed for the convolutions."""
-        inner = F.silu(self.norm1(self.conv1(x)))
-        if mask is not None:
-            inner = _zero_padding(inner, mask)
-        out = F.silu(self.norm2(self.conv2(inner)) + self.shortcut(x))
-        return out if mask is None else _zero_padding(out, mask)
-
-
-def _zero_padding(x: Tensor, mask: Tensor) -> Tensor:
-    """Zero what lies past each clip's end: x (B, C, L), mask (B, T) of frames, L a multiple of T."""
-    return x * mask.repeat_interleave(x.shape[-1] // mask.shape[-1], dim=-1)[:, None].to(x.dtype)
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W'); both layers give 0 where `keep`, broadcast over the output, is False."""
+        hidden = _masked(F.silu(self.norm1(self.conv1(x))), keep)
+        return _masked(F.silu(self.norm2(self.conv2(hidden)) + self.shortcut(x)), keep)
 
 
-def _trunk(in_channels: int, channels: tuple[int, ...], blocks: tuple[int, ...], dims: int) -> nn.ModuleList:
-    """Stages of residual blocks: the first keeps the resolution, each further one halves it."""
-    layers = nn.ModuleList()
-    for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
-        for block in range(count):
-            stride = 2 if stage > 0 and block == 0 else 1
-            layers.append(ResidualBlock(in_channels, width, stride, dims))
+class ResidualTrunk(nn.Module):
+    """Stages of residual blocks; each stage but the first halves the resolution."""
+
+    def __init__(
+        self, conv: type[nn.Conv2d | FlatConv], in_channels: int, channels: Sequence[int], blocks: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            inputs = [in_channels] + [width] * (count - 1)
+            strides = [2 if stage > 0 else 1] + [1] * (count - 1)
+            self.stages.append(
+                nn.ModuleList(ResidualBlock(conv, *shape) for shape in zip(inputs, [width] * count, strides, strict=True))
+            )
             in_channels = width
-    return layers
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W'); `keep` (N, 1, 1, W) says where to give 0, see `ResidualBlock`."""
+        for index, stage in enumerate(self.stages):
+            if index > 0 and keep is not None:
+                keep = keep[..., ::2]  # the resolution of this stage
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, keep)
+        return x
 
 
 class VideoFrontend(nn.Module):
-    """Mouth video (B, T, 88, 88) → (B, T, channels)."""
+    """Grey mouth crops to one vector per frame: a 5×7×7 stem, then a 2-D trunk on each frame by itself."""
 
     def __init__(self, config: VideoFrontendConfig) -> None:
         super().__init__()
-        self.stride = config.stem_stride
-        self.stem = nn.Conv3d(1, config.stem_channels, (5, 7, 7), (1, self.stride, self.stride), (2, 3, 3), bias=False)
+        self.stem = nn.Conv3d(1, config.stem_channels, (STEM_FRAMES, STEM_SIZE, STEM_SIZE), bias=False)
+        self.stem_stride = config.stem_stride
         self.stem_norm = nn.BatchNorm2d(config.stem_channels)
-        self.pool: nn.Module = nn.MaxPool2d(3, 2, 1) if config.stem_pool else nn.Identity()
-        self.trunk = _trunk(config.stem_channels, config.channels, config.blocks, dims=2)
-        self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.out_channels = config.channels[-1]
+        self.pool = nn.MaxPool2d(3, 2, padding=1) if config.stem_pool else nn.Identity()
+        self.trunk = ResidualTrunk(nn.Conv2d, config.stem_channels, config.channels, config.blocks)
+        self.dim = config.channels[-1]
 
     def forward(self, video: Tensor) -> Tensor:
-        """The frames of all clips pass the trunk as one batch."""
-        batch, frames = video.shape[:2]
-        # The 3-D stem has one input channel, so five neighbouring frames may as well be five channels of a 2-D one.
-        padded = F.pad(video, (0, 0, 0, 0, 2, 2))
-        neighbours = torch.stack([padded[:, shift : shift + frames] for shift in range(5)], dim=2).flatten(0, 1)
-        neighbours = neighbours.contiguous(memory_format=torch.channels_last)
-        x = F.conv2d(neighbours, self.stem.weight.squeeze(1), stride=self.stride, padding=3)
-        x = self.pool(F.silu(self.stem_norm(x)))
-        for block in self.trunk:
-            x = block(x)
-        return x.mean((-2, -1)).unflatten(0, (batch, frames))
+        """(B, T, 88, 88) to (B, T, dim)."""
+        B, T = video.shape[:2]
+        x = self.pool(F.silu(self.stem_norm(self._stem(video))))
+        return self.trunk(x).mean((2, 3)).view(B, T, self.dim)  # type: ignore[no-any-return]
+
+    def _stem(self, video: Tensor) -> Tensor:
+        """The 3-D convolution, with zeros around the clip, as a 2-D one whose channels are five neighbouring frames."""
+        if torch.is_autocast_enabled(video.device.type):
+            video = video.to(torch.get_autocast_dtype(video.device.type))  # before it is copied five times
+        padded = F.pad(video, (0, 0, 0, 0, STEM_FRAMES // 2, STEM_FRAMES // 2))
+        neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1)  # (B·T, 88, 88, 5), in memory too
+        weight = self.stem.weight.squeeze(1)  # (C, 5, 7, 7)
+        return F.conv2d(neighbours.permute(0, 3, 1, 2), weight, None, self.stem_stride, STEM_SIZE // 2)
 
 
 class AudioFrontend(nn.Module):
-    """Waveform (B, 640·T) → (B, T, channels)."""
+    """A waveform to one vector per video frame: a 1-D stem and trunk, averaged over the 640 samples of a frame."""
 
     def __init__(self, config: AudioFrontendConfig) -> None:
         super().__init__()
-        padding = (config.stem_kernel - config.stem_stride) // 2  # as many outputs as strides fit
-        self.stem = nn.Conv1d(1, config.stem_channels, config.stem_kernel, config.stem_stride, padding, bias=False)
-        self.stem_norm = nn.BatchNorm1d(config.stem_channels)
-        self.trunk = _trunk(config.stem_channels, config.channels, config.blocks, dims=1)
-        self.steps_per_frame = config.steps_per_frame
-        self.out_channels = config.channels[-1]
+        self.config = config
+        padding = (config.stem_kernel - config.stem_stride + 1) // 2  # so that exactly S / stride steps come out
+        self.stem = FlatConv(
+            1, config.stem_channels, config.stem_kernel, config.stem_stride, padding=padding, bias=False
+        )
+        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
+        self.trunk = ResidualTrunk(FlatConv, config.stem_channels, config.channels, config.blocks)
+        self.dim = config.channels[-1]
 
     def forward(self, audio: Tensor, mask: Tensor | None = None) -> Tensor:
-        """With `mask` (B, T), padding is zeroed after every layer, so that a padded clip equals the clip alone."""
-        x = F.silu(self.stem_norm(self.stem(audio[:, None])))
+        """(B, 640·T), zero at padding, to (B, T, dim).
+
+        With `mask` (B, T) the output of every layer is 0 at padding, as it is beyond the end of a clip that is alone.
+        """
+        keep: Tensor | None = None
         if mask is not None:
-            x = _zero_padding(x, mask)
-        for block in self.trunk:
-            x = block(x, mask)
-        return F.avg_pool1d(x, self.steps_per_frame).transpose(1, 2)
+            keep = mask.repeat_interleave(SAMPLES_PER_FRAME // self.config.stem_stride, dim=1)[:, None, None]
+        waveform = audio[:, None, None].contiguous(memory_format=torch.channels_last)
+        x = self.trunk(_masked(F.silu(self.stem_norm(self.stem(waveform))), keep), keep)  # (B, C, 1, steps)
+        return x.squeeze(2).transpose(1, 2).unflatten(1, (-1, self.config.steps_per_frame)).mean(2)  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def border(self) -> int:
+        """How many real frames before padding come out other than if the clip were alone, without `mask`.
+
+        The stem sees zeros beyond the clip either way. But its normalisation turns the padding's zeros into other
+        numbers, which the trunk's convolutions then draw in, each from one step to its right: of the two in each block
+        of the first stage a step is `stem_stride` samples; in each further stage the first convolution still has the
+        steps of the stage before, the others twice as long ones. Published: (4·4) + (4 + 3·8) + (8 + 3·16) +
+        (16 + 3·32) = 212 samples, within one frame. (Video has no such border: only its stem looks across frames.)
+        """
+        step = self.config.stem_stride
+        reach = 2 * self.config.blocks[0] * step
+        for blocks in self.config.blocks[1:]:
+            reach += step + (2 * blocks - 1) * 2 * step
+            step *= 2
+        return math.ceil(reach / SAMPLES_PER_FRAME)
+
+
+def _masked(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep
