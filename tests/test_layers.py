@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "seehear"
 LAYERS = (
     "errors modality",
-    "config text transcript",
+    "config text transcript card",
     "recipe tokenizer metrics",
     "data model",
     "decoding checkpoint convert",
