@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seehear.modality import Modality
+from seehear.model.transformer import DecoderCache
 from seehear.model.usr import USR
 
 
@@ -27,31 +28,32 @@ class GreedyAttention(NamedTuple):
 
 @torch.no_grad()
 def attention_greedy(
-    model: USR, features: Tensor, mask: Tensor, modality: Modality, max_tokens: int
+    model: USR, features: Tensor, mask: Tensor, modality: Modality, max_tokens: int | Tensor
 ) -> GreedyAttention:
     """Decode encoder features (B, T, D) with mask (B, T), at most `max_tokens` tokens each, eos counted.
 
-    A clip leaves the batch as it reaches eos.
+    `max_tokens` may differ by clip, (B,). A clip leaves the batch as it reaches eos or its limit.
     """
     clips = len(features)
-    tokens = torch.full((clips, max_tokens), model.eos, device=features.device)
-    log_probs = torch.zeros(clips, max_tokens, device=features.device)
-    lengths = torch.full((clips,), max_tokens, device=features.device)
+    lengths = torch.as_tensor(max_tokens, device=features.device).expand(clips).clone()
+    longest = int(lengths.max()) if clips else 0
+    tokens = torch.full((clips, longest), model.eos, device=features.device)
+    log_probs = torch.zeros(clips, longest, device=features.device)
     rows = torch.arange(clips, device=features.device)
     new = torch.full((clips, 1), model.sos, device=features.device)
-    cache = model.new_cache()
-    for position in range(max_tokens):
+    cache = DecoderCache()
+    for position in range(longest):
         states = model.decode(new, features, mask, cache)
         scores, chosen = model.logits(states[:, -1], modality).float().log_softmax(-1).max(-1)
         tokens[rows, position], log_probs[rows, position] = chosen, scores
-        running = chosen != model.eos
+        running = (chosen != model.eos) & (position + 1 < lengths[rows])
         if not running.all():
             lengths[rows[~running]] = position + 1
             left = running.nonzero().squeeze(1)
             if not len(left):
                 break
-            rows, features, mask, chosen = rows[left], features[left], mask[left], chosen[left]
-            cache.select(left)
+            rows, chosen = rows[left], chosen[left]
+            cache.select(left, left)
         new = chosen[:, None]
     longest = int(lengths.max()) if clips else 0
     return GreedyAttention(tokens[:, :longest], lengths, log_probs[:, :longest])
