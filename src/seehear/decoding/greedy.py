@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from seehear.modality import Modality
-from seehear.model.transformer import DecoderCache
 from seehear.model.usr import USR
 
 
@@ -41,7 +40,7 @@ def attention_greedy(
     log_probs = torch.zeros(clips, longest, device=features.device)
     rows = torch.arange(clips, device=features.device)
     new = torch.full((clips, 1), model.sos, device=features.device)
-    cache = DecoderCache()
+    cache = model.new_cache()
     for position in range(longest):
         states = model.decode(new, features, mask, cache)
         scores, chosen = model.logits(states[:, -1], modality).float().log_softmax(-1).max(-1)

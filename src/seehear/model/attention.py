@@ -1,116 +1,59 @@
-"""Attention: over relative positions in the encoder, with a key-value cache in the decoder.
+"""Attention: with relative positions for the encoder, on remembered keys and values for the decoder (METHOD §1).
 
-Legend: B sequences, T frames, U tokens, H heads, C width of a head, D = H·C. Masks are True where a key may be seen.
+B rows, H heads, U queries, T keys, D width, C = D / H width of a head. Masks are True on what may be seen.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(B, T, D) → (B, H, T, C)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, H, T, C) → (B, T, D)."""
-    return x.transpose(1, 2).flatten(-2)
-
-
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """Interleaved sine and cosine of `positions` (N,) at the frequencies 10000^(−2i/D): (N, D)."""
-    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions[:, None].float() * torch.pow(10_000.0, -exponents)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    """Sine and cosine, interleaved, of `positions` (P,) at the frequencies 10000^(−2i/dim): (P, dim)."""
+    frequencies = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10_000.0) / dim))
+    angles = positions[:, None].float() * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def relative_table(length: int, dim: int, device: torch.device) -> Tensor:
-    """Sinusoids (2T−1, D) of the relative positions T−1, …, 0, …, −(T−1)."""
-    return sinusoids(torch.arange(length - 1, -length, -1, device=device), dim)
+def relative_positions(num_frames: int, dim: int, device: torch.device) -> Tensor:
+    """Sinusoids (2T−1, dim) of the relative positions T−1, …, 0, …, −(T−1)."""
+    return sinusoids(torch.arange(num_frames - 1, -num_frames, -1, device=device), dim)
 
 
-def relative_shift(scores: Tensor) -> Tensor:
-    """(B, H, T, 2T−1) scores by relative position → (B, H, T, T) scores by key.
+def relative_to_keys(scores: Tensor) -> Tensor:
+    """From scores of each query with each relative position (…, T, 2T−1) to scores with each key (…, T, T).
 
-    Query i and key j meet at relative position i−j, which stands in column T−1−i+j: each row starts a column further
-    left than the one above. One column of padding makes the rows slide into place (Transformer-XL, appendix B).
+    Query i meets key j at the relative position i−j, in column T−1−i+j. So the T scores of a query begin 2T−2 numbers
+    after those of the query before: cutting the same memory into rows of 2T−2 lines them up, and nothing is copied.
     """
-    *leading, length, width = scores.shape
-    padded = F.pad(scores, (1, 0)).view(*leading, width + 1, length)
-    return padded[..., 1:, :].reshape(*leading, length, width)[..., :length]
+    T = scores.shape[-2]
+    if T == 1:
+        return scores
+    return scores.flatten(-2)[..., T - 1 : -1].unflatten(-1, (T, 2 * T - 2))[..., :T]  # type: ignore[no-any-return, no-untyped-call]
 
 
-class RelativeSelfAttention(nn.Module):
-    """Self-attention with logits ((q+u)·k + (q+v)·p) / √C, p the projected sinusoid of i−j (METHOD §1)."""
+class KeysValues(NamedTuple):
+    """What queries attend to."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.position = nn.Linear(dim, dim, bias=False)
-        self.out = nn.Linear(dim, dim)
-        self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
-        """u"""
-        self.position_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
-        """v"""
+    keys: Tensor
+    """(B, H, T, C)."""
+    values: Tensor
+    """(B, H, T, C)."""
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D), the relative table (2T−1, D) and the mask (B, T) of real frames → (B, T, D)."""
-        query, key, value = (split_heads(layer(x), self.num_heads) for layer in (self.query, self.key, self.value))
-        by_position = split_heads(self.position(positions)[None], self.num_heads)  # (1, H, 2T−1, C)
-        scores = (query + self.position_bias[:, None].to(query.dtype)) @ by_position.transpose(-1, -2)
-        bias = relative_shift(scores) * query.shape[-1] ** -0.5  # (B, H, T, T)
-        bias = bias.masked_fill(~mask[:, None, None], torch.finfo(bias.dtype).min)
-        attended = F.scaled_dot_product_attention(
-            query + self.content_bias[:, None].to(query.dtype),
-            key,
-            value,
-            attn_mask=bias,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.out(merge_heads(attended))
+    def select(self, rows: Tensor) -> "KeysValues":
+        """Those of `rows` (N,)."""
+        return KeysValues(self.keys[rows], self.values[rows])
 
-
-class LayerCache:
-    """Keys and values (B, H, ·, C) of one decoder layer: of the tokens so far, and of the encoder features."""
-
-    def __init__(self) -> None:
-        self.own: tuple[Tensor, Tensor] | None = None
-        self.encoder: tuple[Tensor, Tensor] | None = None
-
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the keys and values of new tokens; return those of all tokens."""
-        if self.own is not None:
-            key, value = torch.cat([self.own[0], key], dim=2), torch.cat([self.own[1], value], dim=2)
-        self.own = (key, value)
-        return self.own
-
-    def select(self, rows: Tensor) -> None:
-        """Keep the sequences `rows` (N,), in this order."""
-        self.own = (self.own[0][rows], self.own[1][rows]) if self.own else None
-        self.encoder = (self.encoder[0][rows], self.encoder[1][rows]) if self.encoder else None
-
-
-class DecoderCache:
-    """What the decoder remembers between tokens."""
-
-    def __init__(self, num_layers: int) -> None:
-        self.layers = [LayerCache() for _ in range(num_layers)]
-        self.length = 0
-        """Tokens seen."""
-
-    def select(self, rows: Tensor) -> None:
-        """Keep the sequences `rows` (N,), in this order: finished ones leave, beams are reordered."""
-        for layer in self.layers:
-            layer.select(rows)
+    def extend(self, new: "KeysValues") -> "KeysValues":
+        """These, followed by `new` ones of the same rows."""
+        return KeysValues(torch.cat([self.keys, new.keys], dim=2), torch.cat([self.values, new.values], dim=2))
 
 
 class Attention(nn.Module):
-    """Attention of a decoder layer, either causal over its own tokens or over the encoder's features."""
+    """Multi-head attention: softmax(q·k / √C)·v between linear layers."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -119,32 +62,47 @@ class Attention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
 
-    def causal(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """Each token (of `x` (B, U, D)) sees itself and those before it, the cached ones too."""
-        query, key, value = (split_heads(layer(x), self.num_heads) for layer in (self.query, self.key, self.value))
-        if cache is not None:
-            key, value = cache.extend(key, value)
-        new, total = query.shape[2], key.shape[2]
-        mask = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)
-        return self._attend(query, key, value, mask)
+    def keys_values(self, x: Tensor) -> KeysValues:
+        """Keys and values of `x` (B, T, D)."""
+        return KeysValues(self.split_heads(self.key(x)), self.split_heads(self.value(x)))
 
-    def cross(self, x: Tensor, features: Tensor, mask: Tensor, cache: LayerCache | None) -> Tensor:
-        """Each token sees the real frames (mask (B, T)) of `features` (B, T, D)."""
-        query = split_heads(self.query(x), self.num_heads)
-        keys_values = cache.encoder if cache is not None else None
-        if keys_values is None:
-            keys_values = (
-                split_heads(self.key(features), self.num_heads),
-                split_heads(self.value(features), self.num_heads),
-            )
-            if cache is not None:
-                cache.encoder = keys_values
-        return self._attend(query, *keys_values, mask[:, None, None])
+    def forward(self, x: Tensor, memory: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """What `x` (B, U, D) finds in `memory` under `mask` (broadcast to (B, H, U, T)): (B, U, D)."""
+        return self.attend(self.split_heads(self.query(x)), memory, mask)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, H, T, C)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return, no-untyped-call]
+
+    def attend(self, queries: Tensor, memory: KeysValues, mask: Tensor | None) -> Tensor:
+        """`queries` (B, H, U, C) on `memory`; a mask of floats is added to the logits. (B, U, D)."""
         dropout = self.dropout if self.training else 0.0
-        return self.out(
-            merge_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout))
-        )
+        heads = F.scaled_dot_product_attention(queries, *memory, attn_mask=mask, dropout_p=dropout)
+        return self.output(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class RelativeAttention(Attention):
+    """Self-attention whose logits see content and distance: ((q_i + u)·k_j + (q_i + v)·p_{i−j}) / √C.
+
+    p is the projected sinusoid of the relative position, u and v are learned for each head (Transformer-XL).
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__(dim, num_heads, dropout)
+        self.position = nn.Linear(dim, dim, bias=False)
+        self.content_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads))
+        """u."""
+        self.position_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads))
+        """v."""
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        """`x` (B, T, D) on itself where `mask` (B, T); `positions` (2T−1, D) from `relative_positions`."""
+        queries = self.split_heads(self.query(x))  # (B, H, T, C)
+        places = self.split_heads(self.position(positions)[None])  # (1, H, 2T−1, C)
+        content_bias, position_bias = (b[:, None].to(queries.dtype) for b in (self.content_bias, self.position_bias))
+        to_places = (queries + position_bias) / math.sqrt(queries.shape[-1])
+        bias = relative_to_keys(to_places @ places.transpose(2, 3))  # (B, H, T, T)
+        bias = bias.masked_fill(~mask[:, None, None], -math.inf)
+        return self.attend(queries + content_bias, self.keys_values(x), bias)

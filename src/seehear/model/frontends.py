@@ -1,7 +1,7 @@
 """From pixels and samples to one vector per video frame: ResNet-18 trunks behind a 3-D and a 1-D stem (METHOD §1).
 
-Both run as 2-D convolutions in the memory layout "channels last", which is what makes them fast on a CPU: the video stem
-on five stacked frames, the audio trunk on images of height 1. Parameters keep the shapes of the 3-D and 1-D layers.
+Both run as 2-D convolutions in the memory layout "channels last", which is what makes them fast on a CPU: the video
+stem on five stacked frames, the audio on images of height 1. Parameters keep the shapes of the 3-D and 1-D layers.
 
 B clips, T video frames, S = 640·T audio samples, N images, C channels.
 """
@@ -44,9 +44,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(
-                conv(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
+            self.shortcut = nn.Sequential(conv(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to (N, C', H', W'); both layers give 0 where `keep`, broadcast over the output, is False."""
@@ -66,7 +64,9 @@ class ResidualTrunk(nn.Module):
             inputs = [in_channels] + [width] * (count - 1)
             strides = [2 if stage > 0 else 1] + [1] * (count - 1)
             self.stages.append(
-                nn.ModuleList(ResidualBlock(conv, *shape) for shape in zip(inputs, [width] * count, strides, strict=True))
+                nn.ModuleList(
+                    ResidualBlock(conv, *shape) for shape in zip(inputs, [width] * count, strides, strict=True)
+                )
             )
             in_channels = width
 
@@ -132,7 +132,7 @@ class AudioFrontend(nn.Module):
             keep = mask.repeat_interleave(SAMPLES_PER_FRAME // self.config.stem_stride, dim=1)[:, None, None]
         waveform = audio[:, None, None].contiguous(memory_format=torch.channels_last)
         x = self.trunk(_masked(F.silu(self.stem_norm(self.stem(waveform))), keep), keep)  # (B, C, 1, steps)
-        return x.squeeze(2).transpose(1, 2).unflatten(1, (-1, self.config.steps_per_frame)).mean(2)  # type: ignore[no-any-return, no-untyped-call]
+        return x.squeeze(2).transpose(1, 2).unflatten(1, (-1, self.config.steps_per_frame)).mean(2)  # type: ignore[no-any-return]
 
     @property
     def border(self) -> int:

@@ -1,30 +1,30 @@
-"""The encoder and decoder stacks: pre-norm blocks, LayerNorm in float32 (METHOD §1)."""
+"""The encoder and decoder stacks: pre-norm blocks of attention and feed-forward layers (METHOD §1).
+
+B rows, T frames, U tokens, D width. Masks are True on what is real.
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seehear.model.attention import (
-    Attention,
-    DecoderCache,
-    LayerCache,
-    RelativeSelfAttention,
-    relative_table,
-    sinusoids,
-)
+from seehear.config import ModelConfig
+from seehear.model.attention import Attention, KeysValues, RelativeAttention, relative_positions, sinusoids
+
+NORM_EPSILON = 1e-12
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation, always in float32: its epsilon of 1e-12 is nothing to bfloat16."""
+    """Layer normalisation, in float32 whatever comes in: half precision knows no ε of 1e-12."""
 
     def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-12)
+        super().__init__(dim, eps=NORM_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) → (…, D) float32."""
-        return super().forward(x.float())
+        """(…, D) to (…, D) float32."""
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class FeedForward(nn.Module):
@@ -33,127 +33,169 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, hidden_dim)
-        self.contract = nn.Linear(hidden_dim, dim)
         self.dropout = nn.Dropout(dropout)
+        self.contract = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) → (…, D)."""
-        return self.contract(self.dropout(F.relu(self.expand(x))))
+        """(…, D) to (…, D)."""
+        return self.contract(self.dropout(F.relu(self.expand(x))))  # type: ignore[no-any-return]
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch of whole sequences in training, and scales up those that stay."""
+    """In training, drops the residual branch of a row with probability `rate`; the others grow by 1 / (1 − rate)."""
 
-    def __init__(self, probability: float) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.probability = probability
+        self.rate = rate
 
     def forward(self, branch: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        if not self.training or self.probability == 0.0:
+        """(B, T, D) to (B, T, D)."""
+        if not self.training or self.rate == 0.0:
             return branch
-        keep = 1.0 - self.probability
-        drawn = torch.rand(len(branch), 1, 1, device=branch.device) < keep
-        return branch * (drawn.to(branch.dtype) / keep)
+        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.rate
+        return branch * (kept / (1.0 - self.rate))
 
 
-class EncoderBlock(nn.Module):
-    """x + γ₁·drop(attention(LN x)), then x + γ₂·drop(feed-forward(LN x))."""
+class EncoderLayer(nn.Module):
+    """x + γ₁·drop(MHA(LN x)), then x + γ₂·drop(FFN(LN x))."""
 
-    def __init__(
-        self, dim: int, num_heads: int, ffn_dim: int, dropout: float, stochastic_depth: float, layer_scale: float
-    ) -> None:
+    def __init__(self, config: ModelConfig, stochastic_depth: float) -> None:
         super().__init__()
-        self.attention_norm = LayerNorm(dim)
-        self.attention = RelativeSelfAttention(dim, num_heads, dropout)
-        self.attention_scale = nn.Parameter(torch.full((dim,), layer_scale))
-        self.ffn_norm = LayerNorm(dim)
-        self.ffn = FeedForward(dim, ffn_dim, dropout)
-        self.ffn_scale = nn.Parameter(torch.full((dim,), layer_scale))
-        self.dropout = nn.Dropout(dropout)
+        self.attention_norm = LayerNorm(config.dim)
+        self.attention = RelativeAttention(config.dim, config.num_heads, config.dropout)
+        self.attention_scale = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+        """γ₁."""
+        self.ffn_norm = LayerNorm(config.dim)
+        self.ffn = FeedForward(config.dim, config.ffn_dim, config.dropout)
+        self.ffn_scale = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+        """γ₂."""
+        self.dropout = nn.Dropout(config.dropout)
         self.stochastic_depth = StochasticDepth(stochastic_depth)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        attended = self.dropout(self.attention(self.attention_norm(x), positions, mask))
-        x = x + self.stochastic_depth(self.attention_scale * attended)
-        return x + self.stochastic_depth(self.ffn_scale * self.dropout(self.ffn(self.ffn_norm(x))))
+        """`x` (B, T, D), `positions` (2T−1, D), `mask` (B, T)."""
+        attended: Tensor = self.attention(self.attention_norm(x), positions, mask)
+        x = x + self.stochastic_depth(self.attention_scale * self.dropout(attended))
+        fed: Tensor = self.ffn(self.ffn_norm(x))
+        x = x + self.stochastic_depth(self.ffn_scale * self.dropout(fed))
+        return x
 
 
 class Encoder(nn.Module):
-    """Blocks over frames; the input is scaled by √D, positions are relative."""
+    """Blocks with relative positions, and a final normalisation.
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        ffn_dim: int,
-        num_layers: int,
-        dropout: float,
-        stochastic_depth: float,
-        layer_scale: float,
-    ) -> None:
+    Stochastic depth rises linearly: of n blocks, block i (from 1) drops with probability i/n of the configured one.
+    (The paper gives one rate and no more; this is the usual reading.)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dim = dim
-        # The sources give one rate; that it rises linearly with depth, as usual with this technique, is our choice.
-        rates = [stochastic_depth * (layer + 1) / num_layers for layer in range(num_layers)]
-        self.blocks = nn.ModuleList(EncoderBlock(dim, num_heads, ffn_dim, dropout, rate, layer_scale) for rate in rates)
-        self.norm = LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        count = config.num_encoder_layers
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, config.stochastic_depth * (layer + 1) / count) for layer in range(count)
+        )
+        self.norm = LayerNorm(config.dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) and the mask (B, T) of real frames → (B, T, D)."""
-        positions = self.dropout(relative_table(x.shape[1], self.dim, x.device))
-        x = self.dropout(x.float() * math.sqrt(self.dim))
-        for block in self.blocks:
-            x = block(x, positions, mask)
-        return self.norm(x)
+        """`x` (B, T, D) with `mask` (B, T) to float32 (B, T, D), meaningless at padding."""
+        T, D = x.shape[1:]
+        positions = relative_positions(T, D, x.device)
+        x = self.dropout(x.float() * math.sqrt(D))
+        for layer in self.layers:
+            x = layer(x, positions, mask)
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
-class DecoderBlock(nn.Module):
-    """Causal self-attention, attention over the encoder's features, feed-forward; each added to its input."""
+class DecoderCache:
+    """What the decoder remembers between calls, so that each token passes it once. It starts empty.
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+    Several rows of tokens may share a clip: N rows on B clips, N = k·B, of which row n belongs to clip n // k.
+    """
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        """Tokens seen in each row."""
+        self.tokens: list[KeysValues] = []
+        """Of these tokens, per layer: (N, H, U, C)."""
+        self.clips: list[KeysValues] = []
+        """Of the encoded clips, per layer: (B, H, T, C)."""
+        self.mask: Tensor | None = None
+        """(B, T), real frames of the clips."""
+
+    def select(self, rows: Tensor, clips: Tensor | None = None) -> None:
+        """Go on with `rows` of tokens (any order, repeated if wanted) on `clips`; None leaves the clips as they are."""
+        self.tokens = [layer.select(rows) for layer in self.tokens]
+        if clips is not None and self.mask is not None:
+            self.clips = [layer.select(clips) for layer in self.clips]
+            self.mask = self.mask[clips]
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention on the encoded clip, feed-forward: each x + drop(f(LN x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        dim, heads, dropout = config.decoder_dim, config.decoder_num_heads, config.dropout
         self.self_norm = LayerNorm(dim)
-        self.self_attention = Attention(dim, num_heads, dropout)
+        self.self_attention = Attention(dim, heads, dropout)
         self.cross_norm = LayerNorm(dim)
-        self.cross_attention = Attention(dim, num_heads, dropout)
+        self.cross_attention = Attention(dim, heads, dropout)
         self.ffn_norm = LayerNorm(dim)
-        self.ffn = FeedForward(dim, ffn_dim, dropout)
+        self.ffn = FeedForward(dim, config.decoder_ffn_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, features: Tensor, mask: Tensor, cache: LayerCache | None) -> Tensor:
-        """Tokens (B, U, D) over features (B, T, D) with mask (B, T) → (B, U, D)."""
-        x = x + self.dropout(self.self_attention.causal(self.self_norm(x), cache))
-        x = x + self.dropout(self.cross_attention.cross(self.cross_norm(x), features, mask, cache))
-        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+    def forward(self, x: Tensor, past: KeysValues | None, clips: KeysValues, mask: Tensor) -> tuple[Tensor, KeysValues]:
+        """`x` (N, U, D) after the tokens `past`, on `clips` with `mask` (B, T); also keys and values of all tokens."""
+        N, U, D = x.shape
+        normed = self.self_norm(x)
+        tokens = self.self_attention.keys_values(normed)
+        if past is not None:
+            tokens = past.extend(tokens)
+        total = tokens.keys.shape[2]
+        causal = torch.ones(U, total, dtype=torch.bool, device=x.device).tril(total - U)
+        x = x + self.dropout(self.self_attention(normed, tokens, causal))
+        queries = self.cross_norm(x).view(len(mask), -1, D)  # rows that share a clip are so many more queries on it
+        x = x + self.dropout(self.cross_attention(queries, clips, mask[:, None, None]).view(N, U, D))
+        return x + self.dropout(self.ffn(self.ffn_norm(x))), tokens
 
 
 class Decoder(nn.Module):
-    """Token embedding, absolute positions, blocks; narrower features pass one shared Linear first."""
+    """Token embedding·√D with absolute sinusoids, blocks, a final normalisation.
 
-    def __init__(
-        self, vocab_size: int, feature_dim: int, dim: int, num_heads: int, ffn_dim: int, num_layers: int, dropout: float
-    ) -> None:
+    If it is narrower or wider than the encoder, the features pass one Linear first.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dim = dim
-        self.embedding = nn.Embedding(vocab_size, dim)
-        self.features = nn.Linear(feature_dim, dim) if feature_dim != dim else nn.Identity()
-        self.blocks = nn.ModuleList(DecoderBlock(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
+        dim = config.decoder_dim
+        self.embedding = nn.Embedding(config.vocab_size, dim)
+        self.source: nn.Module = nn.Linear(config.dim, dim) if config.dim != dim else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
         self.norm = LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, features: Tensor, mask: Tensor, cache: DecoderCache | None) -> Tensor:
-        """Tokens (B, U), only the new ones if there is a cache, over features (B, T, ·) → (B, U, D)."""
-        start = cache.length if cache is not None else 0
+    def forward(self, tokens: Tensor, features: Tensor, mask: Tensor, cache: DecoderCache | None = None) -> Tensor:
+        """States (N, U, Ddec) of `tokens` (N, U) on `features` (B, T, D) with `mask` (B, T).
+
+        With a cache, `tokens` are the new ones only, and `features` and `mask` are read in its first call.
+        """
+        cache = DecoderCache() if cache is None else cache
+        if cache.mask is None:
+            source = self.source(features)
+            cache.clips = [layer.cross_attention.keys_values(source) for layer in self.layers]  # type: ignore[union-attr, operator]
+            cache.mask = mask
+        x = self._embed(tokens, cache.num_tokens)
+        remembered: Sequence[KeysValues | None] = cache.tokens or [None] * len(self.layers)
+        cache.tokens = []
+        for layer, past, clips in zip(self.layers, remembered, cache.clips, strict=True):
+            x, seen = layer(x, past, clips, cache.mask)
+            cache.tokens.append(seen)
+        cache.num_tokens += tokens.shape[1]
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def _embed(self, tokens: Tensor, start: int) -> Tensor:
+        """(N, U, Ddec) of `tokens` (N, U), the first of which stands at position `start`."""
+        D = self.embedding.embedding_dim
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.embedding(tokens) * math.sqrt(self.dim) + sinusoids(positions, self.dim))
-        if cache is None or cache.length == 0:
-            features = self.features(features)
-        layers = cache.layers if cache is not None else [None] * len(self.blocks)
-        for block, layer_cache in zip(self.blocks, layers, strict=True):
-            x = block(x, features, mask, layer_cache)
-        if cache is not None:
-            cache.length += tokens.shape[1]
-        return self.norm(x)
+        return self.dropout(self.embedding(tokens) * math.sqrt(D) + sinusoids(positions, D))  # type: ignore[no-any-return]

@@ -1,80 +1,62 @@
-"""The unified model of USR and USR 2.0 (arXiv 2411.02256, arXiv 2602.19316): one network for sound, lips, and both.
+"""The unified model of USR 2.0: one network for sound, lips, and both (arXiv 2602.19316, after 2411.02256; METHOD §1).
 
-What is unusual about it: video and audio each pass a frontend that gives one vector per video frame (25 a second), so
-that the two streams are aligned without attention between them. Three linear layers project lips, sound and their
-concatenation to the same width; from there on one encoder and one decoder serve all three modalities, whose streams are
-stacked on the batch axis. Only the output layers (CTC and attention) are the modality's own.
+    video (B, T, 88, 88) ── 3-D stem, ResNet-18 ──┬───────────────── Linear ─┐
+                                                  ├── concatenated ─ Linear ─┼─ encoder ─┬─ CTC heads
+    audio (B, 640·T) ────── 1-D stem, ResNet-18 ──┴───────────────── Linear ─┘ (3B, T, D)└─ decoder ─ output heads
 
-    video (B, T, 88, 88) ─ VideoFrontend ─┬──────────── Linear ─┐
-                                          ├─ concatenate Linear ├─ stacked (3B, T, D) ─ Encoder ─┬─ CTC heads
-    audio (B, 640·T) ───── AudioFrontend ─┴──────────── Linear ─┘                                └─ Decoder ─ heads
+What is unusual about it:
+
+- One encoder and one decoder serve all three modalities, which are stacked on the batch axis. Only the projections into
+  the encoder and the output layers belong to a modality.
+- Sound is heard as the raw waveform. Its trunk, like the video's, gives one vector per video frame, so that the two are
+  aligned by construction and fused by concatenation, without attention between them.
+- The encoder knows positions only relative to each other, and scales its residual branches by learned vectors γ.
+- The CTC heads are no mere auxiliary: in training they write the prefix that the decoder of the teacher continues
+  (`objectives/teacher.py`), in the joint search they veto what the sound or the lips do not support.
+
+B clips, T video frames (25 a second), S = 640·T samples (16 kHz), U tokens, V vocabulary, D width. Token 0 is the blank
+of CTC; token V−1 begins and ends a sentence. Masks are True on what is real, False on padding.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from seehear.config import ModelConfig
 from seehear.modality import Modality
-from seehear.model.attention import DecoderCache
+from seehear.model.attention import RelativeAttention
 from seehear.model.frontends import AudioFrontend, VideoFrontend
-from seehear.model.transformer import Decoder, Encoder
+from seehear.model.transformer import Decoder, DecoderCache, Encoder
 
 
 class USR(nn.Module):
-    """Frontends, projections, encoder, CTC heads, decoder and its output heads.
-
-    B clips, T video frames, U tokens, D encoder width, V vocabulary; blank is id 0, start and end of sentence V−1.
-    """
+    """Frontends, projections, encoder, CTC heads, decoder and its output heads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.video_frontend = VideoFrontend(config.video)
         self.audio_frontend = AudioFrontend(config.audio)
-        video_dim, audio_dim = self.video_frontend.out_channels, self.audio_frontend.out_channels
-        widths = {
-            Modality.VIDEO: video_dim,
-            Modality.AUDIO: audio_dim,
-            Modality.AUDIOVISUAL: video_dim + audio_dim,
-        }
-        self.projections = nn.ModuleDict({m.value: nn.Linear(width, config.dim) for m, width in widths.items()})
-        self.encoder = Encoder(
-            config.dim,
-            config.num_heads,
-            config.ffn_dim,
-            config.num_encoder_layers,
-            config.dropout,
-            config.stochastic_depth,
-            config.layer_scale,
-        )
+        self.projections = nn.ModuleDict({m.value: nn.Linear(self._input_dim(m), config.dim) for m in Modality})
+        self.encoder = Encoder(config)
         self.ctc_heads = nn.ModuleDict({m.value: nn.Linear(config.dim, config.vocab_size) for m in Modality})
-        self.decoder = Decoder(
-            config.vocab_size,
-            config.dim,
-            config.decoder_dim,
-            config.decoder_num_heads,
-            config.decoder_ffn_dim,
-            config.num_decoder_layers,
-            config.dropout,
-        )
+        self.decoder = Decoder(config)
         self.output_heads = nn.ModuleDict({m.value: nn.Linear(config.decoder_dim, config.vocab_size) for m in Modality})
         self.apply(_initialise)
 
     @property
     def eos(self) -> int:
-        """End of sentence, the last id."""
+        """The token that ends a sentence."""
         return self.config.vocab_size - 1
 
     @property
     def sos(self) -> int:
-        """Start of sentence, the same id as its end."""
+        """The token that begins a sentence: the same as ends it."""
         return self.eos
 
     def num_parameters(self) -> int:
-        """Learnt numbers, running statistics not counted."""
+        """Learned numbers; running statistics are not counted."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def encode(
@@ -86,59 +68,72 @@ class USR(nn.Module):
         *,
         mask_padding: bool = False,
     ) -> dict[Modality, Tensor]:
-        """Encoder features (B, T, D) of each of `modalities`: one pass of each frontend, one of the encoder.
+        """Features (B, T, D) of each of `modalities`: one pass of each frontend, one of the encoder.
 
         Args:
-            video: (B, T, 88, 88) normalised, needed by every modality but audio.
-            audio: (B, 640·T), needed by every modality but video.
-            mask: (B, T) bool, True on real frames.
-            modalities: which streams to encode.
-            mask_padding: False lets the frontends see the padding zeros, as published; True makes the features of a
-                padded clip those of the clip alone.
+            video: (B, T, 88, 88), normalised, zero at padding; None if no modality needs it.
+            audio: (B, 640·T), zero at padding; None if no modality needs it.
+            mask: (B, T). Attention never sees padding.
+            modalities: Which streams to encode.
+            mask_padding: False: the frontends see the zeros of padding, as published, which changes the last
+                `AudioFrontend.border` real frames that enter the encoder. True: a clip gives what it gives alone.
         """
-        inputs: dict[Modality, Tensor] = {}
+        streams: dict[Modality, Tensor] = {}
         if any(modality.uses_video for modality in modalities):
             assert video is not None, "these modalities need video"
-            inputs[Modality.VIDEO] = self.video_frontend(video)
+            streams[Modality.VIDEO] = self.video_frontend(video)
         if any(modality.uses_audio for modality in modalities):
             assert audio is not None, "these modalities need audio"
-            inputs[Modality.AUDIO] = self.audio_frontend(audio, mask if mask_padding else None)
-        if Modality.AUDIOVISUAL in modalities:
-            inputs[Modality.AUDIOVISUAL] = torch.cat([inputs[Modality.VIDEO], inputs[Modality.AUDIO]], dim=-1)
-        stacked = torch.cat([self.projections[m.value](inputs[m]) for m in modalities])
-        encoded: Tensor = self.encoder(stacked, mask.repeat(len(modalities), 1))
+            streams[Modality.AUDIO] = self.audio_frontend(audio, mask if mask_padding else None)
+        stacked = torch.cat([self._project(streams, modality) for modality in modalities])
+        encoded: Tensor = self.encoder(stacked, mask.repeat(len(modalities), 1))  # (modalities · B, T, D)
         return dict(zip(modalities, encoded.chunk(len(modalities)), strict=True))
 
     def ctc_logits(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (…, D) → logits (…, V) of the CTC head."""
-        logits: Tensor = self.ctc_heads[modality.value](features)
-        return logits
+        """Encoder features (B, T, D) to (B, T, V)."""
+        return self.ctc_heads[modality.value](features)  # type: ignore[no-any-return]
 
     def decode(self, tokens: Tensor, features: Tensor, mask: Tensor, cache: DecoderCache | None = None) -> Tensor:
-        """Decoder states (B, U, D') after `tokens` (B, U), which begin with sos, over `features` (B, T, D).
+        """Decoder states (N, U, Ddec) after each of `tokens` (N, U), which begin with `sos`.
 
-        With a cache, `tokens` are the new ones only.
+        `features` (N, T, D) and `mask` (N, T) are the encoded clips; several rows of tokens may share one, see
+        `DecoderCache`. With a cache, `tokens` are the new ones only, and the clips are read in its first call.
         """
-        states: Tensor = self.decoder(tokens, features, mask, cache)
-        return states
+        return self.decoder(tokens, features, mask, cache)  # type: ignore[no-any-return]
 
     def new_cache(self) -> DecoderCache:
         """An empty key-value cache for `decode`."""
-        return DecoderCache(self.config.num_decoder_layers)
+        return DecoderCache()
 
     def logits(self, states: Tensor, modality: Modality) -> Tensor:
-        """Decoder states (…, D') → logits (…, V) of the next token."""
-        logits: Tensor = self.output_heads[modality.value](states)
-        return logits
+        """Decoder states (N, U, Ddec) to those of the next token (N, U, V)."""
+        return self.output_heads[modality.value](states)  # type: ignore[no-any-return]
+
+    def _input_dim(self, modality: Modality) -> int:
+        """Width of a modality's stream before its projection."""
+        return modality.uses_video * self.video_frontend.dim + modality.uses_audio * self.audio_frontend.dim
+
+    def _project(self, streams: Mapping[Modality, Tensor], modality: Modality) -> Tensor:
+        """The encoder's input (B, T, D) for a modality: its streams, video first, side by side, projected."""
+        used = [Modality.VIDEO] * modality.uses_video + [Modality.AUDIO] * modality.uses_audio
+        return self.projections[modality.value](torch.cat([streams[m] for m in used], dim=-1))  # type: ignore[no-any-return]
 
 
 def _initialise(module: nn.Module) -> None:
-    """Start values: Xavier for linear layers, He for convolutions, embeddings of length about 1 once scaled by √D."""
-    if isinstance(module, nn.Linear):
+    """Start values for training from scratch.
+
+    Convolutions: Kaiming normal by their outputs, as ResNets start. Linear layers and the biases u and v of relative
+    attention: Xavier uniform; other biases 0. Embeddings: deviation 1/√D, so that times √D they are of order 1, as the
+    sinusoids added to them. Normalisations start as the identity, γ at `ModelConfig.layer_scale`.
+    """
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=1.0 / math.sqrt(module.embedding_dim))
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+    elif isinstance(module, RelativeAttention):
+        nn.init.xavier_uniform_(module.content_bias)
+        nn.init.xavier_uniform_(module.position_bias)
