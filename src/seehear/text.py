@@ -13,11 +13,16 @@ class Normaliser:
     change_case: Callable[[str], str]
 
     def __call__(self, text: str) -> str:
-        """NFKC, one case, only letters, digits and inner apostrophes, words parted by one space."""
-        folded = self.change_case(unicodedata.normalize("NFKC", text)).replace("’", "'")
-        kept = "".join(char if char.isalnum() or char == "'" or unicodedata.combining(char) else " " for char in folded)
-        words = (word.strip("'") for word in kept.split())
+        """One case, NFKC, only letters, their marks, digits and inner apostrophes, words parted by one space."""
+        cased = self.change_case(unicodedata.normalize("NFKC", text))
+        folded = unicodedata.normalize("NFKC", cased).replace("’", "'")
+        words = (word.strip("'") for word in "".join(char if _spoken(char) else " " for char in folded).split())
         return " ".join(word for word in words if word)
+
+
+def _spoken(char: str) -> bool:
+    """Letters, digits, the marks that belong to letters, and the apostrophe."""
+    return char.isalnum() or char == "'" or unicodedata.category(char).startswith("M")
 
 
 NORMALISERS = {

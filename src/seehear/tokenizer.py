@@ -73,6 +73,7 @@ class Tokenizer:
             vocab_size=vocab_size - SPECIALS,
             hard_vocab_limit=False,
             character_coverage=1.0,
+            max_sentence_length=10 + max(len(line.encode()) for line in lines),  # longer ones are left out
             normalization_rule_name="identity",
             bos_id=-1,
             eos_id=-1,
@@ -86,25 +87,34 @@ class Tokenizer:
 
     @classmethod
     def from_units(cls, path: Path, normaliser: Normaliser = NORMALISERS["upper-words-1"]) -> "Tokenizer":
-        """The published list of units: one piece a line, an id after it or not, beginning with <unk>."""
+        """The published list of units: one piece a line, its id after it or not, beginning with <unk>; it only decodes.
+
+        Raises `ModelError` for a file that is no such list.
+        """
         if not path.is_file():
             raise ModelError(f"no unit list {path}")
-        pieces = [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        pieces = [piece for piece in pieces if piece not in ("<blank>", "<eos>", "<sos/eos>")]
+        try:
+            lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path} is no unit list: it is not UTF-8 text") from error
+        lines = [line for line in lines if line[0] not in ("<blank>", "<eos>", "<sos/eos>")]
+        pieces = [line[0] for line in lines]
         if not pieces or pieces[0] != UNKNOWN:
             raise ModelError(f"{path} is no unit list: its first piece must be {UNKNOWN}")
         if len(set(pieces)) < len(pieces):
             raise ModelError(f"{path} lists a piece twice")
+        ids = [line[1] for line in lines if len(line) > 1]
+        if ids and ids != [str(id) for id in range(1, len(pieces) + 1)]:
+            raise ModelError(f"{path}: the ids must count the pieces from 1 on, without a gap")
         return cls(pieces, normaliser)
 
     def save(self, folder: Path) -> None:
-        """Write the vocabulary into `folder`."""
+        """Write the vocabulary into `folder`, its description last: a folder that has it is complete."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.sentencepiece_model is not None:
-            (folder / PIECES_FILE).write_bytes(self.sentencepiece_model)
+            _write(folder / PIECES_FILE, self.sentencepiece_model)
         description = {"version": 1, "normaliser": self.normaliser.name, "pieces": self.pieces}
-        text = json.dumps(description, ensure_ascii=False, indent=1)
-        (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+        _write(folder / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -115,10 +125,23 @@ class Tokenizer:
             pieces, normaliser = [str(piece) for piece in description["pieces"]], NORMALISERS[description["normaliser"]]
         except FileNotFoundError as error:
             raise ModelError(f"{folder} has no {DESCRIPTION_FILE}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: {error!r}") from error
+        except KeyError as error:
+            raise ModelError(f"{path} is damaged, or of a later version of seehear: it has no known {error}") from error
+        except (ValueError, TypeError, OSError) as error:
+            raise ModelError(f"{path} is damaged: {error}") from error
         model_path = folder / PIECES_FILE
         try:
-            return cls(pieces, normaliser, model_path.read_bytes() if model_path.is_file() else None)
-        except RuntimeError as error:
+            tokenizer = cls(pieces, normaliser, model_path.read_bytes() if model_path.is_file() else None)
+        except (RuntimeError, OSError) as error:
             raise ModelError(f"{model_path} is damaged") from error
+        splitter = tokenizer._splitter
+        if splitter is not None and [splitter.id_to_piece(i) for i in range(splitter.get_piece_size())] != pieces:
+            raise ModelError(f"{model_path} and {path} hold different pieces: they do not belong together")
+        return tokenizer
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
