@@ -1,9 +1,13 @@
 """Error rates of a model on a corpus: every utterance once, in every modality, with an interval."""
 
+import json
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,26 +19,62 @@ from seehear.data.noise import mix
 from seehear.decoding.decode import decode_batch
 from seehear.decoding.options import DecodingOptions
 from seehear.errors import CorpusError
-from seehear.metrics import ErrorCounts, Interval, bootstrap_interval, count_characters, count_words, total
+from seehear.files import write_atomically
+from seehear.metrics import (
+    Comparison,
+    ErrorCounts,
+    Interval,
+    bootstrap_interval,
+    count_characters,
+    count_words,
+    paired_bootstrap,
+    total,
+)
 from seehear.modality import SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import Tokenizer
+
+
+class Noise(NamedTuple):
+    """A noise, and how loud it is."""
+
+    name: str
+    samples: NDArray[np.float32]
+    """(N,) mono, 16 kHz."""
+    snr_db: float
 
 
 @dataclass(frozen=True)
 class Condition:
     """What is done to the test clips; by default nothing."""
 
-    noise: NDArray[np.float32] | None = None
-    """Mono 16 kHz noise, mixed in at `snr_db`."""
-    snr_db: float = 0.0
+    noise: Noise | None = None
     blank_video: bool = False
-    """Show a uniform grey instead of the mouth: what is recognised then is not read from lips."""
+    """Show an even grey, the value of masked frames, instead of the mouth: what is recognised then is not lip-read."""
+
+    def __str__(self) -> str:
+        noise = f"{self.noise.name} at {self.noise.snr_db:g} dB" if self.noise else ""
+        return ", ".join(filter(None, (noise, "blank video" if self.blank_video else ""))) or "clean"
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch under this condition; the noise that a clip gets is a function of its id alone."""
+        if self.blank_video:
+            batch = replace(batch, video=torch.zeros_like(batch.video))
+        if self.noise:
+            audio = batch.audio.clone()
+            for row, (id, frames) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
+                speech = audio[row, : frames * SAMPLES_PER_FRAME]
+                rng = np.random.default_rng(zlib.crc32(id.encode()))
+                speech[:] = torch.from_numpy(mix(speech.numpy(), self.noise.samples, self.noise.snr_db, rng))
+            batch = replace(batch, audio=audio)
+        return batch
 
 
-@dataclass(frozen=True)
-class Record:
-    """One utterance in one modality."""
+CLEAN = Condition()
+
+
+class Record(NamedTuple):
+    """One utterance in one modality; both texts in the normal form that was scored."""
 
     id: str
     modality: Modality
@@ -51,12 +91,12 @@ class Result:
     modality: Modality
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def words(self) -> ErrorCounts:
         """Word errors."""
         return total([record.words for record in self.records])
 
-    @property
+    @cached_property
     def characters(self) -> ErrorCounts:
         """Character errors."""
         return total([record.characters for record in self.records])
@@ -71,10 +111,15 @@ class Result:
         """Character error rate."""
         return self.characters.rate
 
-    @property
-    def interval(self) -> Interval | None:
-        """95 % interval of the word error rate."""
+    @cached_property
+    def wer_interval(self) -> Interval | None:
+        """95 % interval of the word error rate, over utterances."""
         return bootstrap_interval([record.words for record in self.records])
+
+    @cached_property
+    def cer_interval(self) -> Interval | None:
+        """95 % interval of the character error rate, over utterances."""
+        return bootstrap_interval([record.characters for record in self.records])
 
 
 @dataclass(frozen=True)
@@ -83,12 +128,39 @@ class Report:
 
     results: tuple[Result, ...]
     options: DecodingOptions
+    condition: Condition
     normaliser: str
     seconds: float
 
     def __getitem__(self, modality: Modality) -> Result:
         """The result of `modality`."""
         return next(result for result in self.results if result.modality is modality)
+
+    @property
+    def records(self) -> Iterator[Record]:
+        """Every utterance in every modality."""
+        return (record for result in self.results for record in result.records)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures and what they depend on, ready for JSON."""
+        return {
+            "results": {
+                result.modality.value: {
+                    "utterances": len(result.records),
+                    "wer": result.wer,
+                    "wer_interval": result.wer_interval,
+                    "cer": result.cer,
+                    "cer_interval": result.cer_interval,
+                    "words": asdict(result.words),
+                    "characters": asdict(result.characters),
+                }
+                for result in self.results
+            },
+            "decoding": asdict(self.options),
+            "condition": str(self.condition),
+            "normaliser": self.normaliser,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @torch.no_grad()
@@ -97,16 +169,18 @@ def evaluate(
     tokenizer: Tokenizer,
     corpus: Corpus,
     utterances: Sequence[Utterance],
-    modalities: Sequence[Modality] = tuple(Modality),
-    options: DecodingOptions = DecodingOptions(),
+    modalities: Sequence[Modality],
+    options: DecodingOptions,
     *,
     max_frames: int = 2400,
-    condition: Condition = Condition(),
+    condition: Condition = CLEAN,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
 
-    A batch gives the same result as its clips one by one. Raises `CorpusError` for utterances without a transcript, for
-    duplicates, and for an empty list: nothing is left out in silence.
+    A batch gives the same result as its clips one by one. `on_batch` is told the number of clips just done. Raises
+    `CorpusError` for utterances without a transcript, for duplicates, and for an empty list: nothing is left out in
+    silence.
     """
     _check(utterances)
     model.eval()
@@ -114,49 +188,93 @@ def evaluate(
     started = time.monotonic()
     records: dict[tuple[Modality, str], Record] = {}
     for clean in evaluation_batches(corpus, utterances, max_frames):
-        batch = changed(clean, condition).to(device)
+        batch = condition.apply(clean).to(device)
         encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
         for modality, features in encoded.items():
-            for id, text, ids in zip(
-                batch.ids, batch.texts, decode_batch(model, features, batch.mask, modality, options), strict=True
-            ):
-                reference = tokenizer.normaliser(text or "")
-                hypothesis = tokenizer.normaliser(tokenizer.decode(ids))
-                records[modality, id] = Record(
-                    id,
-                    modality,
-                    reference,
-                    hypothesis,
-                    count_words(reference, hypothesis),
-                    count_characters(reference, hypothesis),
-                )
+            decoded = decode_batch(model, features, batch.mask, modality, options)
+            for id, text, tokens in zip(batch.ids, batch.texts, decoded, strict=True):
+                assert text is not None
+                records[modality, id] = _record(id, modality, text, tokens, tokenizer)
+        if on_batch:
+            on_batch(len(batch.ids))
     results = tuple(Result(m, tuple(records[m, utterance.id] for utterance in utterances)) for m in modalities)
-    return Report(results, options, tokenizer.normaliser.name, time.monotonic() - started)
+    return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started)
 
 
-def changed(batch: Batch, condition: Condition) -> Batch:
-    """The batch under the condition; the noise of a clip is a function of its id."""
-    if condition.blank_video:
-        batch = replace(batch, video=torch.zeros_like(batch.video))
-    if condition.noise is not None:
-        audio = batch.audio.clone()
-        for row, (id, frames) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
-            samples = frames * SAMPLES_PER_FRAME
-            rng = np.random.default_rng(zlib.crc32(id.encode()))
-            noisy = mix(audio[row, :samples].numpy(), condition.noise, condition.snr_db, rng)
-            audio[row, :samples] = torch.from_numpy(noisy)
-        batch = replace(batch, audio=audio)
-    return batch
+def compare(first: Sequence[Record], second: Sequence[Record]) -> Comparison | None:
+    """Word error rates of two systems on the same utterances, each in one modality; None if these hold no words.
+
+    Raises `CorpusError` that names an utterance which only one of them has, or whose references differ.
+    """
+    references, others = ({record.id: record for record in records} for records in (first, second))
+    if alone := sorted(references.keys() ^ others.keys()):
+        raise CorpusError(f"only the same utterances can be compared: {len(alone)} are in one alone, as '{alone[0]}'")
+    differing = [id for id, record in references.items() if record.reference != others[id].reference]
+    if differing:
+        raise CorpusError(f"the references of {len(differing)} utterances differ, as of '{differing[0]}'")
+    return paired_bootstrap([record.words for record in first], [others[record.id].words for record in first])
+
+
+def write_report(report: Report, path: Path, about: Mapping[str, str]) -> Path:
+    """Write the records as JSON lines to `path`, and a summary, with what it is `about`, beside it; return its path."""
+    summary = path.with_suffix(".summary.json")
+    write_atomically(path, "".join(json.dumps(_to_json(record), ensure_ascii=False) + "\n" for record in report.records))
+    write_atomically(summary, json.dumps({**about, **report.summary()}, ensure_ascii=False, indent=2) + "\n")
+    return summary
+
+
+def read_records(path: Path) -> dict[Modality, list[Record]]:
+    """What `write_report` wrote. Raises `CorpusError` that names the line of the first fault, duplicates included."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} cannot be read as results of an evaluation: {error}") from error
+    records: dict[tuple[Modality, str], Record] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{path}, line {number}: not a result of an evaluation ({error!r})") from error
+        if records.setdefault((record.modality, record.id), record) is not record:
+            raise CorpusError(f"{path}, line {number}: '{record.id}' stands twice for '{record.modality.value}'")
+    if not records:
+        raise CorpusError(f"{path} holds no results")
+    modalities = dict.fromkeys(modality for modality, _ in records)
+    return {m: [record for (modality, _), record in records.items() if modality is m] for m in modalities}
 
 
 def _check(utterances: Sequence[Utterance]) -> None:
     """Nothing to score, nothing to score against, or something to score twice: refused."""
     if not utterances:
         raise CorpusError("there are no utterances to evaluate")
-    ids = [utterance.id for utterance in utterances]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise CorpusError(f"the utterance '{twice}' would be scored twice")
+    ids: set[str] = set()
+    for utterance in utterances:
+        if utterance.id in ids:
+            raise CorpusError(f"the utterance '{utterance.id}' is listed twice and would be scored twice")
+        ids.add(utterance.id)
     silent = [utterance.id for utterance in utterances if utterance.text is None]
     if silent:
-        raise CorpusError(f"{len(silent)} utterances have no transcript to compare with, first '{silent[0]}'")
+        raise CorpusError(
+            f"{len(silent)} of {len(utterances)} utterances have no transcript to compare with, as '{silent[0]}'"
+        )
+
+
+def _record(id: str, modality: Modality, text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> Record:
+    """Score one utterance."""
+    reference, hypothesis = tokenizer.normaliser(text), tokenizer.normaliser(tokenizer.decode(tokens))
+    words, characters = count_words(reference, hypothesis), count_characters(reference, hypothesis)
+    return Record(id, modality, reference, hypothesis, words, characters)
+
+
+def _to_json(record: Record) -> dict[str, Any]:
+    return {**record._asdict(), "words": asdict(record.words), "characters": asdict(record.characters)}
+
+
+def _from_json(values: dict[str, Any]) -> Record:
+    words, characters = (ErrorCounts(**values[key]) for key in ("words", "characters"))
+    texts = (values["reference"], values["hypothesis"])
+    if not all(isinstance(text, str) for text in (values["id"], *texts)):
+        raise TypeError("id, reference and hypothesis must be texts")
+    return Record(values["id"], Modality(values["modality"]), *texts, words, characters)

@@ -8,6 +8,7 @@ from pathlib import Path
 import sentencepiece
 
 from seehear.errors import ConfigError, ModelError
+from seehear.files import write_atomically
 from seehear.text import DEFAULT_NORMALISER, NORMALISERS, Normaliser
 
 SPECIALS = 2
@@ -110,11 +111,10 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary into `folder`, its description last: a folder that has it is complete."""
-        folder.mkdir(parents=True, exist_ok=True)
         if self.sentencepiece_model is not None:
-            _write(folder / PIECES_FILE, self.sentencepiece_model)
+            write_atomically(folder / PIECES_FILE, self.sentencepiece_model)
         description = {"version": 1, "normaliser": self.normaliser.name, "pieces": self.pieces}
-        _write(folder / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode() + b"\n")
+        write_atomically(folder / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -138,10 +138,3 @@ class Tokenizer:
         if splitter is not None and [splitter.id_to_piece(i) for i in range(splitter.get_piece_size())] != pieces:
             raise ModelError(f"{model_path} and {path} hold different pieces: they do not belong together")
         return tokenizer
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
