@@ -218,7 +218,9 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> Comparison | N
 def write_report(report: Report, path: Path, about: Mapping[str, str]) -> Path:
     """Write the records as JSON lines to `path`, and a summary, with what it is `about`, beside it; return its path."""
     summary = path.with_suffix(".summary.json")
-    write_atomically(path, "".join(json.dumps(_to_json(record), ensure_ascii=False) + "\n" for record in report.records))
+    write_atomically(
+        path, "".join(json.dumps(_to_json(record), ensure_ascii=False) + "\n" for record in report.records)
+    )
     write_atomically(summary, json.dumps({**about, **report.summary()}, ensure_ascii=False, indent=2) + "\n")
     return summary
 

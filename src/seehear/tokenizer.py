@@ -114,7 +114,9 @@ class Tokenizer:
         if self.sentencepiece_model is not None:
             write_atomically(folder / PIECES_FILE, self.sentencepiece_model)
         description = {"version": 1, "normaliser": self.normaliser.name, "pieces": self.pieces}
-        write_atomically(folder / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode() + b"\n")
+        write_atomically(
+            folder / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode() + b"\n"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
