@@ -100,9 +100,9 @@ SIZES: dict[str, ModelConfig] = {
         num_decoder_layers=1,
         vocab_size=48,
         video=VideoFrontendConfig(
-            stem_channels=12, stem_stride=4, stem_pool=False, channels=(12, 24, 48, 96), blocks=(1, 1, 1, 1)
+            stem_channels=16, stem_stride=4, stem_pool=True, channels=(16, 32, 64), blocks=(1, 1, 1)
         ),
-        audio=AudioFrontendConfig(stem_channels=24, stem_stride=16, channels=(24, 32, 48, 96), blocks=(1, 1, 1, 1)),
+        audio=AudioFrontendConfig(stem_channels=32, stem_stride=16, channels=(32, 32, 64, 96), blocks=(1, 1, 1, 1)),
         stochastic_depth=0.0,
         layer_scale=1.0,
     ),

@@ -75,6 +75,8 @@ class DataConfig(FrozenModel):
     """Longer clips are left out of training, and counted."""
     workers: int = Field(2, ge=0)
     """Processes that read and augment clips, for each of the two streams."""
+    cache_mb: int = Field(0, ge=0)
+    """Decoded clips that each of these processes may keep in memory, in megabytes: for small corpora."""
 
 
 class AugmentConfig(FrozenModel):

@@ -178,16 +178,26 @@ def fill(frames: Sequence[int] | NDArray[np.int64], max_frames: int) -> list[lis
 
 
 class TrainingClips(Dataset[Example]):
-    """Augmented clips of some utterances; an index is (position, seed), so that any worker draws the same."""
+    """Augmented clips of some utterances; an index is (position, seed), so that any worker draws the same.
+
+    Decoded clips stay in the memory of the process that read them, up to `cache_bytes`.
+    """
 
     def __init__(
-        self, corpus: Corpus, utterances: Sequence[Utterance], augment: AugmentConfig, tokenizer: Tokenizer | None
+        self,
+        corpus: Corpus,
+        utterances: Sequence[Utterance],
+        augment: AugmentConfig,
+        tokenizer: Tokenizer | None,
+        cache_bytes: int = 0,
     ) -> None:
         self.corpus = corpus
         self.utterances = utterances
         self.augment = augment
         self.tokenizer = tokenizer
         """None for the unlabelled stream: its transcripts are not read."""
+        self.cache_bytes = cache_bytes
+        self._cache: dict[str, MouthClip] = {}
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -195,7 +205,7 @@ class TrainingClips(Dataset[Example]):
     def __getitem__(self, index: tuple[int, int]) -> Example:  # type: ignore[override]
         position, seed = index
         utterance, rng = self.utterances[position], np.random.default_rng(seed)
-        clip = augment_clip(self.corpus.read(utterance), self.augment, rng)
+        clip = augment_clip(self._read(utterance), self.augment, rng)
         assert clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
         video_keep, audio_keep = visible(len(clip.video), self.augment, rng)
         noisy = rng.random() < self.augment.noise_probability
@@ -211,3 +221,14 @@ class TrainingClips(Dataset[Example]):
             noise_snr_db=float(rng.uniform(*self.augment.noise_snr_db)) if noisy else None,
             noise_seed=seed,
         )
+
+    def _read(self, utterance: Utterance) -> MouthClip:
+        """The clip, from memory if it has been read before and there was room."""
+        clip = self._cache.get(utterance.id)
+        if clip is None:
+            clip = self.corpus.read(utterance)
+            size = clip.video.nbytes + clip.audio.nbytes
+            if size <= self.cache_bytes:
+                self.cache_bytes -= size
+                self._cache[utterance.id] = clip
+        return clip

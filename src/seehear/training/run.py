@@ -115,7 +115,7 @@ def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, devic
     def opener(
         utterances: Sequence[Utterance], max_frames: int, salt: int, reader: Tokenizer | None
     ) -> Callable[[int], Iterator[Batch]]:
-        clips = TrainingClips(material.corpus, utterances, recipe.augment, reader)
+        clips = TrainingClips(material.corpus, utterances, recipe.augment, reader, data.cache_mb * 1_000_000)
         return lambda start: stream(
             clips, sampler(utterances, max_frames, salt, start), data.workers, pin_memory=device.startswith("cuda")
         )
@@ -183,5 +183,5 @@ def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, out: Path)
 def _essence(recipe: Recipe) -> Recipe:
     """A recipe without what may change when a run goes on: how often it reports, how many processes read."""
     run = recipe.run.model_copy(update={"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0})
-    data = recipe.data.model_copy(update={"workers": 0, "corpus": Path(recipe.data.corpus).name})
+    data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
     return recipe.model_copy(update={"run": run, "data": data, "about": ""})
