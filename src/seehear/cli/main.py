@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from seehear.cli import synthesize, train
+from seehear.cli import demo, synthesize, train
 from seehear.errors import SeehearError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+app.command("demo")(demo.demo)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train")(train.train)
 
