@@ -8,13 +8,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from seehear.card import ModelCard
 from seehear.config import FrozenModel, ModelConfig
@@ -100,7 +101,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[USR, T
     folder = Path(folder)
     config = _read_config(folder)
     try:
-        with torch.device("meta"):
+        with WithoutStartValues():
             model = USR(config)
     except (RuntimeError, ValueError, ZeroDivisionError, TypeError) as error:
         raise ModelError(f"{folder / CONFIG_FILE} describes no possible model: {_first_line(error)}") from error
@@ -112,6 +113,22 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[USR, T
         {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}, assign=True
     )
     return model.to(find_device(device)).eval(), tokenizer
+
+
+class WithoutStartValues(TorchFunctionMode):
+    """Build a module whose weights are about to be replaced: memory is not touched, no random numbers are drawn.
+
+    (The `meta` device does the same, and imports PyTorch's compiler, which takes longer than loading a small model.)
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave out what fills a tensor at random."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def find_device(device: torch.device | str) -> torch.device:

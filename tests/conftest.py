@@ -1,0 +1,69 @@
+"""What several tests share: a model folder and a corpus made on the spot, and the material beside the checkout."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seehear.card import ModelCard
+from seehear.checkpoint import save_model
+from seehear.config import SIZES
+from seehear.data.clipfile import MouthClip, write_clip
+from seehear.data.corpus import Corpus, Utterance
+from seehear.model.usr import USR
+from seehear.tokenizer import Tokenizer
+
+SENTENCES = ("bin blue at f two now", "lay red with x nine please", "set white by q zero again", "place green in k one")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recordings and reference figures that lies beside the checkout, or where SEEHEAR_SHARED says."""
+    folder = Path(os.environ.get("SEEHEAR_SHARED") or Path(__file__).parents[2] / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"needs the material in {folder} (or SEEHEAR_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A vocabulary of a few pieces."""
+    return Tokenizer.train(SENTENCES, 48)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny model with random weights."""
+    torch.manual_seed(0)
+    model = USR(SIZES["tiny"].model_copy(update={"vocab_size": tokenizer.vocab_size}))
+    return save_model(tmp_path_factory.mktemp("models") / "tiny", model, tokenizer, ModelCard(title="Random weights"))
+
+
+def random_clip(frames: int, seed: int = 0) -> MouthClip:
+    """A clip of smooth noise."""
+    rng = np.random.default_rng(seed)
+    video = rng.integers(0, 256, size=(frames, 12, 12), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    return MouthClip(video=video, audio=rng.uniform(-0.3, 0.3, size=frames * 640).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def random_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Six clips of different lengths; `test` has transcripts, `mute` has not."""
+    root = tmp_path_factory.mktemp("corpora") / "random"
+    lengths = (20, 7, 31, 20, 1, 14)
+    utterances = [
+        Utterance(
+            id=f"clip-{number}",
+            clip=f"clips/clip-{number}.mp4",
+            frames=frames,
+            text=SENTENCES[number % len(SENTENCES)] if number < 5 else None,
+            source="random",
+        )
+        for number, frames in enumerate(lengths)
+    ]
+    for number, utterance in enumerate(utterances):
+        write_clip(root / utterance.clip, random_clip(utterance.frames, seed=number))
+    ids = [utterance.id for utterance in utterances]
+    return Corpus.write(root, utterances, {"test": ids[:5], "mute": ids[5:]})
