@@ -1,6 +1,7 @@
 """The command `seehear`: a Typer application whose commands import what they need when they run.
 
-Nothing heavy is imported here, so that `seehear --help` is instant; a `SeehearError` becomes one line and exit status 2.
+Nothing heavy is imported here, so that `seehear --help` is instant; a `SeehearError` becomes one line and exit status
+2.
 """
 
 import sys
