@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from seehear.data.batch import Batch, TrainingClips, collate, fill
@@ -56,5 +57,6 @@ def stream(clips: TrainingClips, sampler: FrameBatchSampler, workers: int, pin_m
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # its own: opening a stream must not move the random state of the model
     )
     return iter(loader)
