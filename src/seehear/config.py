@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from seehear.modality import SAMPLES_PER_FRAME
+
 
 class FrozenModel(BaseModel):
     """A validated, immutable record that refuses unknown keys."""
@@ -36,11 +38,16 @@ class AudioFrontendConfig(FrozenModel):
     @property
     def steps_per_frame(self) -> int:
         """Trunk outputs in a video frame; they are averaged."""
-        return 640 // (self.stem_stride * 2 ** (len(self.channels) - 1))
+        return SAMPLES_PER_FRAME // self.stride
+
+    @property
+    def stride(self) -> int:
+        """Samples per trunk output."""
+        return self.stem_stride << (len(self.channels) - 1)
 
     @model_validator(mode="after")
     def _whole_steps(self) -> "AudioFrontendConfig":
-        if 640 % (self.stem_stride * 2 ** (len(self.channels) - 1)):
+        if SAMPLES_PER_FRAME % self.stride:
             raise ValueError("the strides of the audio frontend must divide the 640 samples of a frame")
         return self
 

@@ -268,6 +268,8 @@ def _keys(record: type[FrozenModel], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in record.model_fields.items():
         nested = field.annotation
-        is_record = isinstance(nested, type) and issubclass(nested, FrozenModel)
-        keys += _keys(nested, f"{prefix}{name}.") if is_record and nested else [prefix + name]
+        if isinstance(nested, type) and issubclass(nested, FrozenModel):
+            keys += _keys(nested, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
     return keys

@@ -1,7 +1,8 @@
 """`Batch`, the one type that evaluation and training see, and how clips become one."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,21 +55,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
-        moved = {
-            field.name: value.to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory (called by the loader when training on a GPU)."""
-        pinned = {
-            field.name: value.pin_memory()
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **pinned)
+        """The same batch in page-locked memory (the loader calls this when training on a GPU)."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})
 
     def student_view(self) -> tuple[Tensor, Tensor]:
         """Video (B, T, 88, 88) and audio (B, S) as the student gets them: noisy, and masked with zeros."""
@@ -202,7 +197,7 @@ class TrainingClips(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, index: tuple[int, int]) -> Example:  # type: ignore[override]
+    def __getitem__(self, index: tuple[int, int]) -> Example:
         position, seed = index
         utterance, rng = self.utterances[position], np.random.default_rng(seed)
         clip = augment_clip(self._read(utterance), self.augment, rng)

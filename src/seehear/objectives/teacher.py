@@ -75,11 +75,11 @@ class Teacher(nn.Module):
         """θT ← τ·θT + (1−τ)·θS for parameters; running statistics follow alike (used when the teacher is evaluated)."""
         for mine, theirs in zip(self.model.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs, 1.0 - momentum)
-        for mine, theirs in zip(self.model.buffers(), student.buffers(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1.0 - momentum)
+        for own, given in zip(self.model.buffers(), student.buffers(), strict=True):
+            if own.is_floating_point():
+                own.lerp_(given, 1.0 - momentum)
             else:
-                mine.copy_(theirs)
+                own.copy_(given)
 
     @torch.no_grad()
     def label(self, batch: Batch, autoregressive: bool) -> PseudoLabels:
