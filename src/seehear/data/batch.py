@@ -1,7 +1,7 @@
 """`Batch`, the one type that evaluation and training see, and how clips become one."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,9 @@ class Batch:
         return self._with_tensors(Tensor.pin_memory)
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        changed: dict[str, Any] = {name: change(value) for name, value in values if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
     def student_view(self) -> tuple[Tensor, Tensor]:
         """Video (B, T, 88, 88) and audio (B, S) as the student gets them: noisy, and masked with zeros."""

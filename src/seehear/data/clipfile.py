@@ -103,7 +103,7 @@ def read_clip(path: Path) -> MouthClip:
                 for frame in packet.decode():
                     if isinstance(frame, av.VideoFrame):
                         plane = frame.planes[0]
-                        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+                        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
                         frames.append(rows[: frame.height, : frame.width].copy())
                     elif isinstance(frame, av.AudioFrame):
                         chunks.append(frame.to_ndarray().reshape(-1).astype(np.int16))

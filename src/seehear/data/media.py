@@ -1,0 +1,333 @@
+"""Any media file to frames at 25 a second and mono sound at 16 kHz, both placed by their timestamps on one clock.
+
+The clock starts at the first video frame (at the first sample where there is no video). Frame k of the result is the
+frame of the file nearest to k/25 s; sound that starts late, early or with gaps is padded, cut and filled. The only
+file of seehear that knows FFmpeg (through PyAV).
+
+Files are opened as local regular files and by a list of formats: no playlist, script or address inside a file is
+followed. What is too large to be real is refused while decoding, before it fills the memory.
+"""
+
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from seehear.errors import MediaError
+from seehear.modality import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+MAX_PIXELS = 8192 * 4320
+"""Largest picture."""
+MAX_SECONDS = 12 * 3600.0
+"""Longest recording."""
+MAX_SAMPLE_RATE = 384_000
+MAX_CHANNELS = 64
+MAX_GAP = 60.0
+"""Longest hole in the timestamps that is filled, in seconds; beyond, the file counts as damaged."""
+NOTICED_GAP = 0.5
+"""Holes from this length on are warned of, in seconds."""
+AUDIO_JITTER = 0.04
+"""Timestamps of sound may be off by this much before it is taken for a hole or an overlap, in seconds."""
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,wav,w64,flac,mp3,aac,ac3,eac3,aiff,au,caf"
+    ",amr,dv,gif,h264,hevc,m4v,ivf,mxf,rm,wv,ape,nut,tta,dts,swf,ea,obu,av1,vc1"
+)
+"""Containers that are opened: those that hold the media themselves."""
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds."""
+
+    path: Path
+    duration: float
+    """Seconds, as the file states it; 0 where it does not."""
+    has_video: bool
+    """Moving pictures; cover art does not count."""
+    has_audio: bool
+    width: int
+    """Of the upright picture, with square pixels; 0 without video."""
+    height: int
+    frame_rate: float | None
+    """Average, as the file states it; nothing relies on it."""
+    sample_rate: int | None
+    channels: int | None
+
+
+def probe(path: Path) -> MediaInfo:
+    """Look into a file. Raises `MediaError` if it is no readable media file."""
+    with _open(path) as container:
+        video, audio = _video_stream(container), _audio_stream(container)
+        width = height = 0
+        if video is not None:
+            frame = next(_decoded(container, video, path, None), None)
+            if frame is None:
+                video = None
+            else:
+                height, width = _upright(frame, video).shape[:2]
+        if video is None and audio is None:
+            raise MediaError(f"{path}: no video and no sound can be read from it")
+        return MediaInfo(
+            path=Path(path),
+            duration=container.duration / 1_000_000 if container.duration else 0.0,
+            has_video=video is not None,
+            has_audio=audio is not None,
+            width=width,
+            height=height,
+            frame_rate=float(video.average_rate) if video is not None and video.average_rate else None,
+            sample_rate=audio.codec_context.sample_rate if audio is not None else None,
+            channels=audio.codec_context.channels if audio is not None else None,
+        )
+
+
+def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a video at 25 a second: (H, W, 3) RGB, upright, contiguous; one at a time.
+
+    Holes in the timestamps are filled with the frame before them. Raises `MediaError` if there is no video.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container)
+        if stream is None:
+            raise MediaError(f"{path}: no video track")
+        number = 0
+        shown: tuple[float, Any] | None = None
+        interval = 1.0 / FRAME_RATE
+        for time, frame in _timed(_decoded(container, stream, path, on_warning), stream):
+            if shown is not None:
+                if time <= shown[0]:
+                    continue
+                gap = time - shown[0]
+                _note_gap(path, "picture", shown[0], gap, on_warning)
+                interval = gap if gap < NOTICED_GAP else interval
+                picture = None
+                while number / FRAME_RATE <= (shown[0] + time) / 2:
+                    picture = _upright(shown[1], stream) if picture is None else picture
+                    yield picture
+                    number += 1
+            _check_length(path, time)
+            shown = (time, frame)
+        if shown is None:
+            raise MediaError(f"{path}: no frame of the video can be decoded")
+        picture = _upright(shown[1], stream)
+        yield picture
+        number += 1
+        while (number + 0.5) / FRAME_RATE < shown[0] + interval:
+            yield picture
+            number += 1
+
+
+def read_audio(path: Path, *, num_frames: int | None = None, on_warning: Warn | None = None) -> NDArray[np.float32]:
+    """The sound (S,), mono at 16 kHz; sample 0 sounds as the first video frame is shown.
+
+    With `num_frames` it is cut or padded with silence to 640 samples for each of so many video frames. Raises
+    `MediaError` if there is no sound.
+    """
+    with _open(path) as container:
+        stream = _audio_stream(container)
+        if stream is None:
+            raise MediaError(f"{path}: no audio track")
+        start = _start_of_video(container, path)
+    with _open(path) as container:
+        audio = _placed_sound(container, path, start, on_warning)
+    if num_frames is not None:
+        wanted = num_frames * SAMPLES_PER_FRAME
+        audio = audio[:wanted] if len(audio) >= wanted else np.pad(audio, (0, wanted - len(audio)))
+    return audio
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """An open container; every failure to read it is a `MediaError`."""
+    path = Path(path)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: no such file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path}: not a file")
+    if status.st_size == 0:
+        raise MediaError(f"{path}: the file is empty")
+    try:
+        with path.open("rb") as file:
+            container = av.open(file, options={"format_whitelist": FORMATS, "protocol_whitelist": "none"})
+            with container:
+                yield container
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(f"{path}: not a media file that can be read ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, without numbers and file names."""
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".").lower()
+
+
+def _video_stream(container: Any) -> Any | None:
+    """The first stream of moving pictures; cover art is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+            size = stream.codec_context.width * stream.codec_context.height
+            if size > MAX_PIXELS:
+                raise MediaError(f"{container.name}: pictures of {size / 1e6:.0f} megapixels are refused")
+            return stream
+    return None
+
+
+def _audio_stream(container: Any) -> Any | None:
+    """The first stream of sound that can be decoded."""
+    for stream in container.streams.audio:
+        context = stream.codec_context
+        if context is not None and 0 < context.sample_rate <= MAX_SAMPLE_RATE and context.channels <= MAX_CHANNELS:
+            return stream
+    return None
+
+
+def _decoded(container: Any, stream: Any, path: Path, on_warning: Warn | None) -> Iterator[Any]:
+    """Frames of a stream in the order of display; damaged packets are passed over with a warning."""
+    stream.thread_type = "AUTO"
+    damaged = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                damaged += 1
+    except av.FFmpegError as error:  # the container breaks off: what came before it counts
+        _warn(on_warning, f"{path}: breaks off ({_reason(error)})")
+    if damaged:
+        _warn(on_warning, f"{path}: {damaged} damaged packets were left out")
+
+
+def _timed(frames: Iterator[Any], stream: Any) -> Iterator[tuple[float, Any]]:
+    """(seconds since the first frame, frame); a frame without a timestamp follows the one before."""
+    first: float | None = None
+    step = 1.0 / float(stream.average_rate) if stream.average_rate else 1.0 / FRAME_RATE
+    time = -step
+    for frame in frames:
+        stamp = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
+        if first is None:
+            first = stamp or 0.0
+        time = stamp - first if stamp is not None else time + step
+        yield time, frame
+
+
+def _upright(frame: Any, stream: Any) -> NDArray[np.uint8]:
+    """RGB (H, W, 3), rotated as the file asks, with square pixels."""
+    if frame.width * frame.height > MAX_PIXELS:
+        raise MediaError(f"pictures of {frame.width}×{frame.height} are refused")
+    ratio = stream.sample_aspect_ratio
+    width = round(frame.width * float(ratio)) if ratio else frame.width
+    if not 0 < width * frame.height <= MAX_PIXELS:
+        width = frame.width
+    picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns))
+
+
+def _start_of_video(container: Any, path: Path) -> float | None:
+    """The timestamp of the first video frame in seconds; None without video."""
+    stream = _video_stream(container)
+    frame = next(_decoded(container, stream, path, None), None) if stream is not None else None
+    return float(frame.pts * frame.time_base) if frame is not None and frame.pts is not None else None
+
+
+def _placed_sound(container: Any, path: Path, start: float | None, on_warning: Warn | None) -> NDArray[np.float32]:
+    """Mono 16 kHz samples on a clock that starts at `start`; holes are silent, overlaps are cut."""
+    stream = _audio_stream(container)
+    rate = SAMPLE_RATE
+    chunks: list[NDArray[np.float32]] = []
+    resampler = Resampler()
+    position = 0  # samples of the source since its first
+    first: float | None = None
+    for frame in _decoded(container, stream, path, on_warning):
+        samples, rate = mono(frame), frame.sample_rate
+        if first is None:
+            first = _seconds(frame, default=0.0)
+        late = _seconds(frame, default=first + position / rate) - first - position / rate
+        if late > AUDIO_JITTER:
+            _note_gap(path, "sound", position / rate, late, on_warning)
+            samples = np.concatenate([np.zeros(round(late * rate), np.float32), samples])
+        elif late < -AUDIO_JITTER:
+            samples = samples[min(len(samples), round(-late * rate)) :]
+        position += len(samples)
+        _check_length(path, position / rate)
+        chunks += resampler(samples, rate)
+    chunks += resampler.flush()
+    if first is None:
+        raise MediaError(f"{path}: no sound can be decoded")
+    audio = np.concatenate([*chunks, np.zeros(0, np.float32)])[: round(position * SAMPLE_RATE / rate)]
+    offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
+    _note_gap(path, "sound", 0.0, offset / SAMPLE_RATE, None)
+    return np.pad(audio, (offset, 0)) if offset >= 0 else audio[-offset:]
+
+
+class Resampler:
+    """Mono samples of any rate to 16 kHz, in pieces; the rate may change on the way."""
+
+    def __init__(self) -> None:
+        self._resampler: Any = None
+        self._rate = 0
+
+    def __call__(self, samples: NDArray[np.float32], rate: int) -> list[NDArray[np.float32]]:
+        """What can be given out after `samples` more."""
+        chunks = self.flush() if rate != self._rate else []
+        if self._resampler is None:
+            self._resampler, self._rate = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), rate
+        if len(samples):
+            frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+            frame.sample_rate = rate
+            chunks += [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
+        return chunks
+
+    def flush(self) -> list[NDArray[np.float32]]:
+        """What is still inside."""
+        if self._resampler is None:
+            return []
+        chunks = [out.to_ndarray()[0] for out in self._resampler.resample(None)]
+        self._resampler = None
+        return chunks
+
+
+def mono(frame: Any) -> NDArray[np.float32]:
+    """The mean of a frame's channels (S,): it cannot clip, and a silent channel costs loudness alone."""
+    samples = frame.to_ndarray()
+    if samples.dtype.kind in "iu":
+        zero, scale = (128.0, 128.0) if samples.dtype == np.uint8 else (0.0, float(np.iinfo(samples.dtype).max) + 1.0)
+        samples = (samples.astype(np.float32) - np.float32(zero)) / np.float32(scale)
+    channels = len(frame.layout.channels)
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
+    average: NDArray[np.float32] = np.nan_to_num(samples.astype(np.float32)).mean(axis=0, dtype=np.float32)
+    return average
+
+
+def _seconds(frame: Any, default: float) -> float:
+    return float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else default
+
+
+def _note_gap(path: Path, what: str, at: float, gap: float, on_warning: Warn | None) -> None:
+    """Warn of a hole in the timestamps; refuse one that is too long to be filled."""
+    if gap > MAX_GAP:
+        raise MediaError(f"{path}: a hole of {gap:.0f} s in the {what} at {at:.1f} s; the file is damaged")
+    if gap > NOTICED_GAP:
+        _warn(on_warning, f"{path}: a hole of {gap:.1f} s in the {what} at {at:.1f} s was filled")
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise MediaError(f"{path}: longer than {MAX_SECONDS / 3600:.0f} hours")
+
+
+def _warn(on_warning: Warn | None, message: str) -> None:
+    if on_warning is not None:
+        on_warning(message)
