@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from seehear.data.clipfile import MouthClip
 from seehear.data.noise import mix
-from seehear.data.transforms import central_crop, normalise_video, random_crop, span_mask
+from seehear.data.transforms import central_crop, change_speed, normalise_video, random_crop, span_mask
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 96, 96)).astype(np.uint8)
@@ -71,3 +72,20 @@ def test_silence_stays_finite(speech: int, noise: int) -> None:
 def test_loud_mixtures_do_not_clip() -> None:
     speech, noise = np.full(1000, 0.9, np.float32), np.full(500, 0.9, np.float32)
     assert np.abs(mix(speech, noise, 0.0, RNG)).max() <= 1.0
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.15])
+def test_speed_changes_both_streams_alike(factor: float) -> None:
+    frames = 50
+    video = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 96, 96))
+    audio = np.zeros(frames * 640, np.float32)
+    audio[25 * 640 : 26 * 640] = 1.0  # sounds while frame 25 is shown
+    clip = change_speed(MouthClip(video=video, audio=audio), factor)
+    assert len(clip.video) == round(frames / factor)
+    assert clip.audio.shape == (len(clip.video) * 640,)
+    centre = np.flatnonzero(clip.audio > 0.5).mean() / 640
+    shown = np.flatnonzero(clip.video[:, 0, 0] == 25)
+    assert shown[0] - 0.6 <= centre <= shown[-1] + 1.6
+    if factor == 1.0:
+        np.testing.assert_array_equal(clip.video, video)
+        np.testing.assert_array_equal(clip.audio, audio)

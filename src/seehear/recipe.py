@@ -92,6 +92,8 @@ class AugmentConfig(FrozenModel):
     noise_probability: float = Field(0.0, ge=0.0, le=1.0)
     """Share of clips whose sound reaches the student mixed with other clips of the batch (ours, not the paper's)."""
     noise_snr_db: tuple[float, float] = (-5.0, 15.0)
+    speed: float = Field(0.0, ge=0.0, lt=0.5)
+    """Random change of speed of both streams, as a share; the pitch follows (ours)."""
     gain_db: float = 0.0
     """Random change of loudness, up to so many decibels either way (ours)."""
     contrast: float = 0.0

@@ -55,8 +55,19 @@ def visible(
     return video, audio
 
 
+def change_speed(clip: MouthClip, factor: float) -> MouthClip:
+    """The clip played `factor` times as fast: nearest frames, interpolated samples."""
+    frames = max(1, round(len(clip.video) / factor))
+    nearest = ((np.arange(frames) + 0.5) * factor).astype(np.int64).clip(max=len(clip.video) - 1)
+    times = np.arange(frames * SAMPLES_PER_FRAME) * factor
+    audio = np.interp(times, np.arange(len(clip.audio)), clip.audio, right=0.0)
+    return MouthClip(video=clip.video[nearest], audio=audio.astype(np.float32))
+
+
 def augment_clip(clip: MouthClip, augment: AugmentConfig, rng: np.random.Generator) -> MouthClip:
-    """Crop and flip the video at random; vary the loudness of the sound if asked."""
+    """Crop and flip the video at random; vary speed, contrast and loudness if asked."""
+    if augment.speed:
+        clip = change_speed(clip, 1.0 + augment.speed * rng.uniform(-1, 1))
     video = random_crop(clip.video, augment.flip_probability, rng)
     if augment.contrast:
         scale, shift = 1.0 + augment.contrast * rng.uniform(-1, 1), 64.0 * augment.contrast * rng.uniform(-1, 1)
