@@ -1,37 +1,59 @@
 """The command `seehear`: a Typer application whose commands import what they need when they run.
 
-Nothing heavy is imported here, so that `seehear --help` is instant; a `SeehearError` becomes one line and exit status
-2.
+Nothing heavy is imported here, so that `seehear --help` is instant. What a user can mend, a mistyped option as much as
+a damaged file, is one line on standard error and exit status 2.
 """
 
 import sys
+from typing import Annotated, NoReturn
 
 import typer
 
-from seehear.cli import demo, synthesize, train
+from seehear import __version__
+from seehear.cli import demo, evaluate, synthesize, train, transcribe
 from seehear.errors import SeehearError
 
 app = typer.Typer(
     name="seehear",
-    help="Speech recognition from sound, from lips, or from both.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},  # --beam_size is --beam-size
 )
 
 app.command("demo")(demo.demo)
+app.command("evaluate")(evaluate.evaluate)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train")(train.train)
+app.command("transcribe")(transcribe.transcribe)
+
+
+@app.callback(invoke_without_command=True)
+def seehear(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Speech recognition from sound, from lips, or from both."""
+    if version:
+        typer.echo(f"seehear {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are one line on standard error."""
+    """Run the command line and exit with its status: 0 only if everything succeeded."""
     try:
-        app()
-    except SeehearError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        _fail(f"{error.format_message()} See `{context.command_path if context else 'seehear'} --help`.")
+    except (SeehearError, OSError) as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
+    sys.exit(status or 0)
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    """One line on standard error, and the end."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(status)

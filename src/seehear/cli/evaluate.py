@@ -1,0 +1,204 @@
+"""`seehear evaluate`: error rates of a model on a prepared corpus."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seehear.cli import options
+from seehear.cli.options import DEFAULT_DECODING
+from seehear.decoding.options import DecodingMethod, DecodingOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from seehear.data.corpus import Corpus, Utterance
+    from seehear.evaluate import Condition, Record, Report
+    from seehear.metrics import Interval
+    from seehear.modality import Modality
+    from seehear.model.usr import USR
+    from seehear.tokenizer import Tokenizer
+
+
+def evaluate(  # long because its options are
+    corpus: Annotated[Path, typer.Argument(help="A prepared corpus.")],
+    model: options.ModelOption,
+    split: Annotated[str, typer.Option(help="Which utterances.")] = "test",
+    modality: Annotated[str, typer.Option(help="a (sound), v (lips), av (both), or several: a,v,av.")] = "a,v,av",
+    decode: options.DecodeOption = DEFAULT_DECODING.method,
+    beam_size: options.BeamSizeOption = DEFAULT_DECODING.beam_size,
+    ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
+    length_bonus: options.LengthBonusOption = DEFAULT_DECODING.length_bonus,
+    max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
+    noise: Annotated[Path | None, typer.Option(help="A recording of noise to mix in; needs --snr.")] = None,
+    snr: Annotated[float | None, typer.Option(help="Loudness of speech over noise, in decibels.")] = None,
+    blank_video: Annotated[
+        bool, typer.Option("--blank_video", help="Hide the mouth: what the lips contribute is what is lost.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="JSON lines, one per utterance and modality; by default in MODEL/evaluation."
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Results of another model on the same utterances, to test the difference.")
+    ] = None,
+    device: options.DeviceOption = "cpu",
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Word and character error rates, with substitutions, deletions, insertions and 95 % intervals.
+
+    Every utterance of the split is decoded once in each modality.
+    """
+    modalities = options.parse_modalities(modality)
+    options.use_threads(threads)
+
+    from rich.console import Console
+
+    from seehear.checkpoint import load_model
+    from seehear.data.corpus import Corpus
+    from seehear.evaluate import read_records, write_report
+    from seehear.recognizer import find_model_folder
+
+    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
+    condition = read_condition(noise, snr, blank_video)
+    others = read_records(compare) if compare else {}
+    loaded = Corpus.load(corpus)
+    utterances = loaded.split(split)
+    folder = find_model_folder(model)
+    network, tokenizer = load_model(folder, device)
+    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition)
+    home = folder / "evaluation" if Path(model).is_dir() else Path()
+    path = output or home / f"{file_name(loaded.root.resolve().name, split, modality, decode, condition)}.jsonl"
+    write_report(report, path, {"model": model, "corpus": str(corpus), "split": split})
+    console = Console()
+    console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
+    console.print(error_table(report))
+    if compare:
+        console.print(comparison_table({r.modality: list(r.records) for r in report.results}, others, compare))
+    console.print(f"{len(utterances)} utterances in {report.seconds:.1f} s; each of them in {path}")
+
+
+def measure(
+    model: "USR",
+    tokenizer: "Tokenizer",
+    corpus: "Corpus",
+    utterances: "Sequence[Utterance]",
+    modalities: "Sequence[Modality]",
+    decoding: DecodingOptions,
+    condition: "Condition",
+) -> "Report":
+    """Evaluate, with a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from seehear.evaluate import evaluate
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(str(condition), total=len(utterances))
+        return evaluate(
+            model,
+            tokenizer,
+            corpus,
+            utterances,
+            modalities,
+            decoding,
+            condition=condition,
+            on_batch=lambda clips: progress.advance(task, clips),
+        )
+
+
+def read_condition(noise: Path | None, snr: float | None, blank_video: bool) -> "Condition":
+    """What is done to the clips; the noise is read from its file."""
+    from seehear.data.media import read_audio
+    from seehear.errors import ConfigError
+    from seehear.evaluate import Condition, Noise
+
+    if noise is None:
+        if snr is not None:
+            raise ConfigError("--snr says how loud a noise is: give a recording of it with --noise")
+        return Condition(blank_video=blank_video)
+    if snr is None:
+        raise ConfigError("--noise needs --snr, its ratio to the speech in decibels, as --snr 0")
+    samples = read_audio(noise)
+    if not samples.any():
+        raise ConfigError(f"{noise} is silent: nothing would be mixed in")
+    return Condition(Noise(noise.name, samples, snr), blank_video)
+
+
+def file_name(corpus: str, split: str, modality: str, decode: DecodingMethod, condition: "Condition") -> str:
+    """A name that tells results under other conditions apart."""
+    parts = [corpus, split, decode.value]
+    if modality != "a,v,av":
+        parts.append(modality.replace(",", "-"))
+    if str(condition) != "clean":
+        parts.append(str(condition).replace(", ", "-").replace(" ", "-"))
+    return "-".join(parts)
+
+
+def describe_decoding(decoding: DecodingOptions) -> str:
+    """The options that matter for the method."""
+    if decoding.method is DecodingMethod.CTC:
+        return "greedy CTC"
+    if decoding.method is DecodingMethod.ATTENTION:
+        return "greedy attention"
+    return f"beam search ({decoding.beam_size} hypotheses, CTC weight {decoding.ctc_weight:g})"
+
+
+def error_table(report: "Report") -> "Table":
+    """Two rows for each modality: words and characters."""
+    from rich.table import Table
+
+    table = Table("input", "")
+    for heading in ("%", "95 % interval", "subst.", "del.", "ins.", "reference", "clips"):
+        table.add_column(heading, justify="right")
+    for result in report.results:
+        clips, name = str(len(result.records)), result.modality.value.upper()
+        for label, counts, interval in (
+            ("WER", result.words, result.wer_interval),
+            ("CER", result.characters, result.cer_interval),
+        ):
+            numbers = (counts.substitutions, counts.deletions, counts.insertions, counts.reference_length)
+            table.add_row(name, label, percent(counts.rate), bounds(interval), *map(str, numbers), clips)
+            name = clips = ""
+        table.add_section()
+    return table
+
+
+def comparison_table(
+    records: dict["Modality", list["Record"]], others: dict["Modality", list["Record"]], path: Path
+) -> "Table":
+    """The difference of word error rates in the modalities that both have."""
+    from rich.table import Table
+
+    from seehear.errors import CorpusError
+    from seehear.evaluate import compare
+
+    common = [modality for modality in records if modality in others]
+    if not common:
+        raise CorpusError(f"{path} holds none of the modalities {', '.join(m.value for m in records)}")
+    table = Table("input", title=f"WER, this model minus {path.name} (paired bootstrap)", title_justify="left")
+    for heading in ("points", "95 % interval", "p"):
+        table.add_column(heading, justify="right")
+    for modality in common:
+        comparison = compare(others[modality], records[modality])
+        if comparison is None:
+            table.add_row(modality.value.upper(), "–", "–", "–")
+        else:
+            low, high = (f"{100 * bound:+.1f}" for bound in comparison.interval)
+            difference = f"{100 * comparison.difference:+.1f}"
+            table.add_row(modality.value.upper(), difference, f"{low} to {high}", f"{comparison.p_value:.3f}")
+    return table
+
+
+def percent(rate: float | None) -> str:
+    """A rate in percent, or a dash where there is none."""
+    return "–" if rate is None else f"{100 * rate:.1f}"
+
+
+def bounds(interval: "Interval | None") -> str:
+    """An interval in percent."""
+    return "–" if interval is None else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"

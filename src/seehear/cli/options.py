@@ -1,0 +1,55 @@
+"""Options that several commands share, named as in Whisper where Whisper has them."""
+
+from typing import Annotated
+
+import typer
+
+from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.errors import ConfigError
+from seehear.modality import Modality
+from seehear.transcript import WRITERS
+
+DEFAULT_DECODING = DecodingOptions()
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A model folder, or ORGANISATION/NAME of one on the Hugging Face hub.")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads for the arithmetic.")]
+DecodeOption = Annotated[
+    DecodingMethod, typer.Option("--decode", help="Greedy CTC, greedy attention, or joint beam search.")
+]
+BeamSizeOption = Annotated[int, typer.Option("--beam_size", min=1, help="Hypotheses that a beam search keeps.")]
+CTCWeightOption = Annotated[
+    float, typer.Option("--ctc_weight", min=0.0, max=1.0, help="Share of CTC in the score of a beam search.")
+]
+LengthBonusOption = Annotated[float, typer.Option("--length_bonus", help="Added to that score for every token.")]
+MaxLengthRatioOption = Annotated[
+    float, typer.Option("--max_length_ratio", min=0.0, help="Longest output in tokens per video frame.")
+]
+
+
+def parse_modalities(text: str) -> tuple[Modality, ...]:
+    """`a,v,av` → modalities, each once."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in set(Modality)]
+    if unknown:
+        raise ConfigError(f"no modality '{unknown[0]}': give a (sound), v (lips), av (both), or several as in a,v,av")
+    return tuple(dict.fromkeys(Modality(name) for name in names))
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """`txt,json` or `all` → names of output formats."""
+    names = tuple(WRITERS) if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in WRITERS]
+    if unknown:
+        raise ConfigError(f"no output format '{unknown[0]}': there are {', '.join(WRITERS)} and all")
+    return names
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit PyTorch to so many CPU threads, if a number is given."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,68 @@
+"""`seehear transcribe`: recordings to text."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from seehear.cli import options
+from seehear.cli.options import DEFAULT_DECODING
+from seehear.decoding.options import DecodingOptions
+
+
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Video or sound, anything that FFmpeg reads.")],
+    model: options.ModelOption,
+    modality: Annotated[
+        Literal["auto", "a", "v", "av"],
+        typer.Option(help="Sound, lips, both, or what the file has."),
+    ] = "auto",
+    detector: Annotated[
+        Literal["auto", "mediapipe", "cropped"],
+        typer.Option(
+            help="How the mouth is found; cropped: the video shows nothing else. auto: by the picture's size."
+        ),
+    ] = "auto",
+    output_dir: Annotated[
+        Path | None, typer.Option("--output_dir", "-o", help="Folder to write transcripts to as files.")
+    ] = None,
+    output_format: Annotated[
+        str, typer.Option("--output_format", "-f", help="txt, json, several as in txt,json, or all.")
+    ] = "all",
+    decode: options.DecodeOption = DEFAULT_DECODING.method,
+    beam_size: options.BeamSizeOption = DEFAULT_DECODING.beam_size,
+    ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
+    length_bonus: options.LengthBonusOption = DEFAULT_DECODING.length_bonus,
+    max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
+    device: options.DeviceOption = "cpu",
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Print what is said in FILES.
+
+    The text goes to standard output, what there is to say about it to standard error. A file that cannot be read does
+    not keep the others from being transcribed; the exit status is then 1.
+    """
+    formats = options.parse_formats(output_format)
+    options.use_threads(threads)
+
+    from seehear.errors import SeehearError
+    from seehear.recognizer import load
+    from seehear.transcript import output_names, write_transcript
+
+    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
+    recognizer = load(model, device)
+    failed = False
+    for path, name in zip(files, output_names(files), strict=True):
+        try:
+            transcript = recognizer.transcribe(path, modality, decoding, detector=detector)
+            if output_dir:
+                write_transcript(transcript, output_dir, name, formats)
+        except (SeehearError, OSError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            failed = True
+            continue
+        for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
+            typer.echo(f"{path}: {note}", err=True)
+        typer.echo(f"{path}: {transcript.text}" if len(files) > 1 else transcript.text)
+    if failed:
+        raise typer.Exit(1)
