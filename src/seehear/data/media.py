@@ -117,6 +117,7 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
             shown = (time, frame)
         if shown is None:
             raise MediaError(f"{path}: no frame of the video can be decoded")
+        _note_early_end(container, path, "picture", shown[0], on_warning)
         picture = _upright(shown[1], stream)
         yield picture
         number += 1
@@ -265,6 +266,7 @@ def _placed_sound(container: Any, path: Path, start: float | None, on_warning: W
     chunks += resampler.flush()
     if first is None:
         raise MediaError(f"{path}: no sound can be decoded")
+    _note_early_end(container, path, "sound", position / rate, on_warning)
     audio = np.concatenate([*chunks, np.zeros(0, np.float32)])[: round(position * SAMPLE_RATE / rate)]
     offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
     _note_gap(path, "sound", 0.0, offset / SAMPLE_RATE, None)
@@ -321,6 +323,13 @@ def _note_gap(path: Path, what: str, at: float, gap: float, on_warning: Warn | N
         raise MediaError(f"{path}: a hole of {gap:.0f} s in the {what} at {at:.1f} s; the file is damaged")
     if gap > NOTICED_GAP:
         _warn(on_warning, f"{path}: a hole of {gap:.1f} s in the {what} at {at:.1f} s was filled")
+
+
+def _note_early_end(container: Any, path: Path, what: str, at: float, on_warning: Warn | None) -> None:
+    """Warn if a stream stops well before the file's stated end: it is short, or the rest is damaged."""
+    stated = (container.duration or 0) / 1_000_000
+    if stated - at > NOTICED_GAP:
+        _warn(on_warning, f"{path}: the {what} ends at {at:.1f} s of the stated {stated:.1f} s")
 
 
 def _check_length(path: Path, seconds: float) -> None:
