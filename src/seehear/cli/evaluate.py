@@ -78,6 +78,7 @@ def evaluate(  # long because its options are
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
     console.print(error_table(report))
     if compare:
+        console.print(f"WER, this model minus {compare}; p by paired bootstrap")
         console.print(comparison_table({r.modality: list(r.records) for r in report.results}, others, compare))
     console.print(f"{len(utterances)} utterances in {report.seconds:.1f} s; each of them in {path}")
 
@@ -153,8 +154,8 @@ def error_table(report: "Report") -> "Table":
     from rich.table import Table
 
     table = Table("input", "")
-    for heading in ("%", "95 % interval", "subst.", "del.", "ins.", "reference", "clips"):
-        table.add_column(heading, justify="right")
+    for heading in ("%", "95 % interval", "sub", "del", "ins", "ref", "clips"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in report.results:
         clips, name = str(len(result.records)), result.modality.value.upper()
         for label, counts, interval in (
@@ -180,7 +181,7 @@ def comparison_table(
     common = [modality for modality in records if modality in others]
     if not common:
         raise CorpusError(f"{path} holds none of the modalities {', '.join(m.value for m in records)}")
-    table = Table("input", title=f"WER, this model minus {path.name} (paired bootstrap)", title_justify="left")
+    table = Table("input")
     for heading in ("points", "95 % interval", "p"):
         table.add_column(heading, justify="right")
     for modality in common:

@@ -1,0 +1,5 @@
+"""`python -m seehear` is `seehear`."""
+
+from seehear.cli.main import main
+
+main()
