@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seehear.config import ModelConfig
+from seehear.config import AudioFrontendConfig, ModelConfig, VideoFrontendConfig
 from seehear.errors import ModelError
 from seehear.modality import Modality
 from seehear.model.usr import USR
@@ -96,12 +96,11 @@ def to_ours(
     return config, {name: renamed[name] for name in expected}
 
 
-def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a model of ours under the published names; raises `ModelError` if it has no such form."""
-    names = {name: published_name(name) for name in state}
-    if unknown := [name for name, theirs in names.items() if theirs is None]:
-        raise ModelError(f"the published layout has no place for {_listed(unknown)}; only its sizes can be turned back")
-    return {theirs: state[name] for name, theirs in names.items() if theirs is not None}
+def to_published(model: USR) -> dict[str, Tensor]:
+    """The state dict of a model under the published names; raises `ModelError` if its frontends are not published."""
+    if model.config.video != VideoFrontendConfig() or model.config.audio != AudioFrontendConfig():
+        raise ModelError("this model has frontends of its own; only models with the published ones can be turned back")
+    return {str(published_name(name)): value for name, value in model.state_dict().items()}
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from seehear import __version__
-from seehear.cli import demo, evaluate, synthesize, train, transcribe
+from seehear.cli import convert, demo, evaluate, sizes, synthesize, train, transcribe
 from seehear.errors import SeehearError
 
 app = typer.Typer(
@@ -21,8 +21,10 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},  # --beam_size is --beam-size
 )
 
+app.command("convert")(convert.convert)
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
+app.command("sizes")(sizes.sizes)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train")(train.train)
 app.command("transcribe")(transcribe.transcribe)
