@@ -63,7 +63,7 @@ class Corpus:
         if not path.is_file():
             raise CorpusError(f"{root} is no prepared corpus: it has no {MANIFEST}; make one with `seehear prepare`")
         utterances: dict[str, Utterance] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(_lines(path), start=1):
             if not line.strip():
                 continue
             utterance = parse_utterance(line, f"{path}, line {number}")
@@ -83,7 +83,7 @@ class Corpus:
             raise CorpusError(
                 f"{self.root} has no split '{name}'; there are: {', '.join(self.split_names()) or 'none'}"
             )
-        ids = path.read_text(encoding="utf-8-sig").split()
+        ids = [line.strip() for line in _lines(path) if line.strip()]
         unknown = [id for id in ids if id not in self.utterances]
         if unknown:
             raise CorpusError(f"{path} names {len(unknown)} clips that the manifest lacks, first '{unknown[0]}'")
@@ -124,6 +124,14 @@ def parse_utterance(line: str, place: str) -> Utterance:
         if value is not None and not isinstance(value, str):
             raise CorpusError(f"{place}: '{key}' must be a text")
     return Utterance(id=values["id"], clip=values["clip"], frames=values["frames"], **optional)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file; a byte order mark and carriage returns are none of theirs.
+
+    Not `str.splitlines`, which also splits at characters that may stand in a text, such as U+2028.
+    """
+    return [line.removesuffix("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

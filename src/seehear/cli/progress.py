@@ -1,0 +1,64 @@
+"""How far a preparation is: a bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from seehear.data.prepare import Prepared, Rejected
+from seehear.modality import FRAME_RATE
+
+LINE_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class ClipProgress:
+    """Progress over `total` clips on standard error; rejected clips are named as they come."""
+
+    def __init__(self, total: int, done_before: int = 0) -> None:
+        self.total = total
+        self.done_before = done_before
+        self.clips = self.rejected = self.frames = 0
+        self.started = self.last_line = time.monotonic()
+        console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.console = console
+
+    def __enter__(self) -> "ClipProgress":
+        if self.done_before:
+            self.console.print(f"{self.done_before} clips are ready from an earlier run; {self.total} to do")
+        self.bar.start()
+        self.task = self.bar.add_task("clips", total=self.total, speed="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, clip: Prepared | Rejected) -> None:
+        """Another clip is through."""
+        self.clips += 1
+        if isinstance(clip, Rejected):
+            self.rejected += 1
+            self.console.print(f"rejected {clip.source}: {clip.reason}", markup=False)
+        else:
+            self.frames += clip.frames
+        self.bar.update(self.task, advance=1, speed=self._speed())
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self.last_line > LINE_EVERY or self.clips == self.total):
+            self.last_line = now
+            self.console.print(f"{self.clips}/{self.total} clips, {self.rejected} rejected, {self._speed()}")
+
+    def _speed(self) -> str:
+        return f"{self.frames / FRAME_RATE / (time.monotonic() - self.started):.1f} × real time"

@@ -1,0 +1,262 @@
+"""From a video to its mouth: 96×96 grey crops of one face, aligned to a mean face (METHOD §1, "Mouth crop geometry").
+
+The face's shape is smoothed over time while each frame keeps its own centre of gravity; a similarity transform takes
+eight stable points onto the mean face; the crop is the window around the lips there. The transform and the window
+are applied in one warp, so a pixel is interpolated once and the window need not fall on whole pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seehear.data.faces import LIPS, STABLE, FaceDetector
+from seehear.data.media import iter_frames
+from seehear.data.tracks import Sighting, Track, choose_track, fill_gaps, link_faces
+from seehear.errors import FaceError
+from seehear.modality import CROP_SIZE
+
+Array = NDArray[np.float64]
+
+FACE_FRAME = 256
+"""Side of the frame in which the mean face lies, in pixels."""
+MEAN_FACE = np.array(
+    [
+        (92.5, 94.4),
+        (112.8, 94.9),
+        (145.5, 94.5),
+        (166.7, 93.6),
+        (128.5, 106.9),
+        (128.9, 137.3),
+        (107.2, 157.2),
+        (152.2, 157.0),
+    ]
+)
+"""(8, 2) the stable points of the mean face."""
+MEAN_MOUTH = np.array((129.3, 157.8))
+"""(2,) mean of its lip points."""
+MEAN_EYE_DISTANCE = float(np.linalg.norm(MEAN_FACE[3] - MEAN_FACE[0]))
+"""Pixels between the outer corners of its eyes."""
+
+SMOOTHING = 12
+"""Frames between the ends of the smoothing window: six on either side, fewer near the ends of a clip."""
+MAX_GAP = 25
+"""Frames in a row (one second) over which a missing face is interpolated or copied."""
+TYPICAL_ERROR = 3.0
+"""Pixels in the mean face's frame beyond which a stable point counts less in the alignment."""
+
+LARGEST_ENLARGEMENT = 2.0
+"""Faces that must be enlarged more than this are warned of."""
+LARGEST_MISFIT = 6.0
+"""Mean distance of the stable points from the mean face's, in pixels, beyond which the crop is warned of."""
+LARGEST_OUTSIDE = 0.1
+"""Share of the crop outside the picture that is warned of."""
+
+
+@dataclass(frozen=True)
+class TrackReport:
+    """How good a crop is, and which face it shows. Lengths are in pixels of the mean face's frame unless said."""
+
+    faces: int
+    """Faces that were told apart in the video."""
+    chosen: str
+    """Which one is cropped, and why."""
+    detected: float
+    """Share of the frames looked at in which it was found."""
+    longest_gap: int
+    """Most frames in a row without a detection."""
+    misfit: float
+    """Mean distance of the aligned stable points from the mean face's."""
+    mouth_offset: tuple[float, float]
+    """Mean position of the mouth, x and y, minus the mean face's."""
+    eye_distance: float
+    """Mean distance between the outer corners of the eyes (74.2 in the mean face)."""
+    enlargement: float
+    """Pixels of the crop per pixel of the video."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MouthTrack:
+    """The mouth in every frame of a video."""
+
+    frames: NDArray[np.uint8]
+    """(T, 96, 96) grey, 25 a second."""
+    report: TrackReport
+
+
+def crop_video(path: Path, detector: FaceDetector, *, max_gap: int = MAX_GAP) -> MouthTrack:
+    """The mouth of the largest face that stays in the picture.
+
+    The video is decoded twice, once to find faces and once to crop, so that memory does not grow with its size.
+    Raises `FaceError` with the reason if no face can be followed, `MediaError` if the file cannot be read.
+    """
+    sightings, num_frames = find_faces(iter_frames(path), detector)
+    if not num_frames:
+        raise FaceError("the video has no frames")
+    tracks = link_faces(sightings, max_gap)
+    track = choose_track(tracks, num_frames, max_gap)
+    points = smooth(fill_gaps(track, num_frames))
+    transforms = align(points[:, STABLE], MEAN_FACE)
+    corners = window_corners(apply(transforms, points[:, LIPS]).mean(1))
+    frames, outside = _cut(iter_frames(path), transforms, corners)
+    report = _report(tracks, track, len(sightings), points, transforms, outside)
+    return MouthTrack(frames, report)
+
+
+def find_faces(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector) -> tuple[list[Sighting], int]:
+    """What `detector` sees in each n-th frame and in the last; and the number of frames."""
+    sightings: list[Sighting] = []
+    number, frame = -1, None
+    for number, frame in enumerate(frames):
+        if number % detector.every == 0:
+            sightings.append(Sighting(number, detector.detect(number, frame)))
+    if frame is not None and number % detector.every:
+        sightings.append(Sighting(number, detector.detect(number, frame)))
+    return sightings, number + 1
+
+
+def smooth(points: Array, window: int = SMOOTHING) -> Array:
+    """Average the shapes (T, N, 2) over `window`, which is centred and narrower near the ends; every frame keeps its
+    own centre of gravity."""
+    num_frames = len(points)
+    centre = points.mean(axis=1, keepdims=True)
+    sums = np.concatenate([np.zeros_like(points[:1]), np.cumsum(points - centre, axis=0)])
+    times = np.arange(num_frames)
+    half = np.minimum(window // 2, np.minimum(times, num_frames - 1 - times))
+    shapes = (sums[times + half + 1] - sums[times - half]) / (2 * half + 1)[:, None, None]
+    smoothed: Array = shapes + centre
+    return smoothed
+
+
+def align(points: Array, target: Array, iterations: int = 10) -> Array:
+    """Similarity transforms (T, 2, 3) that take `points` (T, N, 2) onto `target` (N, 2), robustly.
+
+    Least squares over scale, rotation and shift in closed form: with points as complex numbers, target ≈ a·point + b.
+    Points that stay farther off than `TYPICAL_ERROR` lose weight in inverse proportion (Huber) in the next iteration,
+    so a single wrong point cannot turn the face, and the result changes smoothly from frame to frame.
+    """
+    z = points[..., 0] + 1j * points[..., 1]  # (T, N)
+    w = target[:, 0] + 1j * target[:, 1]  # (N,)
+    weight = np.ones(z.shape)
+    for _ in range(iterations):
+        weight /= weight.sum(axis=1, keepdims=True)
+        z_mean = (weight * z).sum(axis=1, keepdims=True)
+        w_mean = (weight * w).sum(axis=1, keepdims=True)
+        spread = (weight * abs(z - z_mean) ** 2).sum(axis=1, keepdims=True)
+        a = (weight * (w - w_mean) * (z - z_mean).conj()).sum(axis=1, keepdims=True) / np.maximum(spread, 1e-12)
+        b = w_mean - a * z_mean
+        weight = TYPICAL_ERROR / np.maximum(abs(a * z + b - w), TYPICAL_ERROR)
+    a, b = a[:, 0], b[:, 0]
+    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], axis=1)
+
+
+def apply(transforms: Array, points: Array) -> Array:
+    """`points` (T, N, 2) moved by `transforms` (T, 2, 3)."""
+    moved: Array = points @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
+    return moved
+
+
+def window_corners(centres: Array) -> Array:
+    """Upper left corners (T, 2) of the crops around `centres` (T, 2), shifted to stay in the mean face's frame."""
+    return np.clip(centres - CROP_SIZE / 2, 0, FACE_FRAME - CROP_SIZE)
+
+
+def _cut(frames: Iterator[NDArray[np.uint8]], transforms: Array, corners: Array) -> tuple[NDArray[np.uint8], float]:
+    """The crops (T, 96, 96), and the share of them that lies outside the picture, where its border is repeated."""
+    crops = np.empty((len(transforms), CROP_SIZE, CROP_SIZE), np.uint8)
+    scale = float(np.median(np.linalg.norm(transforms[:, :, 0], axis=1)))
+    finer = max(1, round(1 / scale))  # shrinking: warp to a finer grid, then average its cells
+    grid = np.stack(np.meshgrid(*[np.linspace(0, CROP_SIZE, 9)] * 2), axis=-1).reshape(-1, 2)
+    outside = []
+    for number, frame in enumerate(frames):
+        to_crop = transforms[number].copy()
+        to_crop[:, 2] -= corners[number]
+        to_video = cv2.invertAffineTransform(to_crop)
+        places = grid @ to_video[:, :2].T + to_video[:, 2]
+        height, width = frame.shape[:2]
+        outside.append(np.mean(np.any((places < 0) | (places > (width, height)), axis=1)))
+        crops[number] = _warp(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), to_video, finer)
+    return crops, float(np.mean(outside))
+
+
+def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.uint8]:
+    """The crop (96, 96) of `grey` (H, W), through `to_video` (2, 3), which takes places of the crop to places there.
+
+    Places are continuous: the centre of the first pixel is (½, ½) in the crop and 0 for OpenCV.
+    """
+    step = 1 / finer
+    fine = to_video.copy()
+    fine[:, 2] += to_video[:, :2].sum(axis=1) * step / 2 - 0.5
+    fine[:, :2] *= step
+    side = CROP_SIZE * finer
+    crop: NDArray[np.uint8] = cv2.warpAffine(
+        grey, fine, (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    if finer > 1:
+        crop = cv2.resize(crop, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+    return crop
+
+
+def _report(
+    tracks: list[Track], track: Track, looked: int, points: Array, transforms: Array, outside: float
+) -> TrackReport:
+    """Describe the crop of `track` among `tracks`, with smoothed `points` (T, 28, 2), seen in `looked` frames."""
+    aligned = apply(transforms, points)
+    offset = aligned[:, LIPS].mean((0, 1)) - MEAN_MOUTH
+    misfit = float(np.linalg.norm(aligned[:, STABLE] - MEAN_FACE, axis=2).mean())
+    enlargement = float(np.median(np.linalg.norm(transforms[:, :, 0], axis=1)))
+    missing = looked - len(track.frames)
+    others = sorted((other.size for other in tracks if other is not track), reverse=True)
+    notes = {
+        f"the face is enlarged {enlargement:.1f} times": enlargement > LARGEST_ENLARGEMENT,
+        f"{outside:.0%} of the crop lie outside the picture": outside > LARGEST_OUTSIDE,
+        f"the face fits badly ({misfit:.1f} px): turned away?": misfit > LARGEST_MISFIT,
+        f"the face was not found in {missing} of {looked} frames": missing > 0,
+        f"{len(tracks)} faces, of which the largest is cropped": bool(others),
+    }
+    return TrackReport(
+        faces=len(tracks),
+        chosen=_choice(track, others),
+        detected=len(track.frames) / looked,
+        longest_gap=track.longest_gap(len(points)),
+        misfit=misfit,
+        mouth_offset=(float(offset[0]), float(offset[1])),
+        eye_distance=float(np.linalg.norm(aligned[:, 3] - aligned[:, 0], axis=1).mean()),
+        enlargement=enlargement,
+        warnings=tuple(note for note, applies in notes.items() if applies),
+    )
+
+
+def _choice(track: Track, others: list[float]) -> str:
+    """Which face was chosen: where it is, how large, and the sizes of the others."""
+    x, y = np.median([points.mean(0) for points in track.points], axis=0)
+    place = f"{track.size:.0f} px at ({x:.0f}, {y:.0f})"
+    if not others:
+        return f"the only face, {place}"
+    sizes = ", ".join(f"{size:.0f}" for size in others[:4])
+    return f"the largest of {len(others) + 1} that stays in the picture, {place}; others {sizes} px"
+
+
+def read_cropped(path: Path) -> MouthTrack:
+    """A video that shows nothing but an aligned mouth, as other tools cut it: square, scaled to 96×96, grey.
+
+    Raises `FaceError` if it is not square, `MediaError` if it cannot be read.
+    """
+    crops = []
+    for frame in iter_frames(path):
+        height, width = frame.shape[:2]
+        if height != width:
+            raise FaceError(f"a video of ready crops must be square, not {width}×{height}")
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        how = cv2.INTER_AREA if width > CROP_SIZE else cv2.INTER_CUBIC
+        crops.append(grey if width == CROP_SIZE else cv2.resize(grey, (CROP_SIZE, CROP_SIZE), interpolation=how))
+    if not crops:
+        raise FaceError("the video has no frames")
+    enlargement = CROP_SIZE / width
+    warnings = (f"the crop is enlarged {enlargement:.1f} times",) if enlargement > LARGEST_ENLARGEMENT else ()
+    report = TrackReport(1, "ready crops", 1.0, 0, 0.0, (0.0, 0.0), MEAN_EYE_DISTANCE, enlargement, warnings)
+    return MouthTrack(np.stack(crops), report)
