@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from seehear import __version__
-from seehear.cli import convert, demo, evaluate, sizes, synthesize, train, transcribe
+from seehear.cli import convert, corpus, demo, evaluate, prepare, sizes, synthesize, train, transcribe
 from seehear.errors import SeehearError
 
 app = typer.Typer(
@@ -22,8 +22,10 @@ app = typer.Typer(
 )
 
 app.command("convert")(convert.convert)
+app.add_typer(corpus.app, name="corpus")
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
+app.command("prepare")(prepare.prepare)
 app.command("sizes")(sizes.sizes)
 app.command("synthesize")(synthesize.synthesize)
 app.command("train")(train.train)

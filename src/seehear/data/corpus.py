@@ -4,8 +4,7 @@ OUT/
 ├── manifest.jsonl      one Utterance per line
 ├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s) and mono 16 kHz sound; plays anywhere
 ├── splits/NAME.txt     ids, one per line
-├── rejected.jsonl      {"source": …, "reason": …} for every source that could not be used
-└── contact-sheet.png   crops to look at
+└── …                   what else is known about it: see `seehear.data.prepare` and `seehear.data.synthetic`
 """
 
 import json
@@ -20,6 +19,8 @@ from seehear.modality import FRAME_RATE
 
 MANIFEST = "manifest.jsonl"
 SPLITS = "splits"
+OPTIONAL = ("text", "speaker", "source")
+"""Keys of the manifest that may be left out."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Corpus:
         if not path.is_file():
             raise CorpusError(f"{root} is no prepared corpus: it has no {MANIFEST}; make one with `seehear prepare`")
         utterances: dict[str, Utterance] = {}
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
             utterance = parse_utterance(line, f"{path}, line {number}")
@@ -83,7 +84,7 @@ class Corpus:
             raise CorpusError(
                 f"{self.root} has no split '{name}'; there are: {', '.join(self.split_names()) or 'none'}"
             )
-        ids = [line.strip() for line in _lines(path) if line.strip()]
+        ids = [line.strip() for line in read_lines(path) if line.strip()]
         unknown = [id for id in ids if id not in self.utterances]
         if unknown:
             raise CorpusError(f"{path} names {len(unknown)} clips that the manifest lacks, first '{unknown[0]}'")
@@ -105,33 +106,48 @@ class Corpus:
 
 
 def parse_utterance(line: str, place: str) -> Utterance:
-    """The utterance of a manifest line. Raises `CorpusError` that begins with `place`."""
+    """The utterance of a manifest line. Raises `CorpusError` that begins with `place` and names every fault."""
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{place}: not valid JSON ({error.msg})") from error
+        raise CorpusError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from error
+    if faults := _faults(values):
+        raise CorpusError(f"{place}: {'; '.join(faults)}")
+    return Utterance(**{key: values[key] for key in ("id", "clip", "frames", *OPTIONAL) if key in values})
+
+
+def _faults(values: Any) -> list[str]:
+    """What is wrong with the values of a manifest line."""
     if not isinstance(values, dict):
-        raise CorpusError(f"{place}: a line must be a JSON object")
-    expected: dict[str, type] = {"id": str, "clip": str, "frames": int}
-    for key, kind in expected.items():
-        if not isinstance(values.get(key), kind) or not values[key]:
-            raise CorpusError(f"{place}: '{key}' must be a{'n integer above 0' if kind is int else ' text'}")
-    path = PurePosixPath(values["clip"])
-    if path.is_absolute() or ".." in path.parts:
-        raise CorpusError(f"{place}: the clip '{path}' lies outside the corpus")
-    optional = {key: values.get(key) for key in ("text", "speaker", "source")}
-    for key, value in optional.items():
-        if value is not None and not isinstance(value, str):
-            raise CorpusError(f"{place}: '{key}' must be a text")
-    return Utterance(id=values["id"], clip=values["clip"], frames=values["frames"], **optional)
+        return ["a line must be a JSON object"]
+    id, clip, frames, duration = (values.get(key) for key in ("id", "clip", "frames", "duration"))
+    faults = [f"'{key}' must be a text" for key in OPTIONAL if not isinstance(values.get(key), str | None)]
+    if not isinstance(id, str) or not id.isprintable() or id != id.strip() or not id:
+        faults.append("'id' must be a text of printable characters, without spaces around it")
+    if not isinstance(clip, str) or not clip or "\0" in clip:
+        faults.append("'clip' must be a path")
+    elif PurePosixPath(clip).is_absolute() or ".." in PurePosixPath(clip).parts:
+        faults.append(f"the clip '{clip}' lies outside the corpus")
+    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        faults.append("'frames' must be an integer above 0")
+    elif duration is not None and not (isinstance(duration, int | float) and abs(duration * FRAME_RATE - frames) < 1):
+        faults.append(f"'duration' {duration} is not that of {frames} frames")
+    return faults
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file; a byte order mark and carriage returns are none of theirs.
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without a byte order mark and carriage returns. Raises `CorpusError` if it is no UTF-8.
 
     Not `str.splitlines`, which also splits at characters that may stand in a text, such as U+2028.
     """
-    return [line.removesuffix("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CorpusError(f"{path}, line {line}: not UTF-8") from error
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+    return [line.removesuffix("\r") for line in content.split("\n")]
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
