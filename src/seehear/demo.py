@@ -25,8 +25,10 @@ from seehear.evaluate import CLEAN, Condition, Noise, Result, compare, evaluate,
 from seehear.files import write_atomically
 from seehear.modality import Modality
 from seehear.recipe import load_recipe
+from seehear.recognizer import load
 from seehear.training.curves import draw_curves
 from seehear.training.run import train_recipe
+from seehear.transcript import write_transcript
 
 A, V, AV = Modality.AUDIO, Modality.VIDEO, Modality.AUDIOVISUAL
 SUPERVISED, USR2 = "supervised", "USR 2.0"
@@ -80,6 +82,10 @@ class Demo:
     claims: tuple[Claim, ...]
     seconds: Mapping[str, float]
     """Wall-clock time by phase."""
+    reference: str
+    """What is said in a test clip."""
+    transcript: str
+    """What USR 2.0 recognises in its file, with sound and lips."""
     picture: Path
     """The training curves."""
 
@@ -129,9 +135,13 @@ def run_demo(out: Path, announce: Callable[[str], None], plan: Plan | None = Non
     for run, folder in results.items():
         journal.phase(f"evaluation, {run}", partial(try_out, out / RECIPES[run] / "model", corpus, trials, folder))
     scores = {run: {trial.name: read_results(folder, trial) for trial in trials} for run, folder in results.items()}
+    clip = corpus.split("test")[0]
+    written = out / "transcripts"
+    journal.phase("transcription", partial(transcribe, out / RECIPES[USR2] / "model", root / clip.clip, written))
+    text = json.loads((written / f"{clip.id}.json").read_text(encoding="utf-8"))["text"]
     picture = out / "curves.png"
     draw_curves({run: out / RECIPES[run] for run in recipes}, picture)
-    return Demo(scores, check_claims(scores), journal.seconds, picture)
+    return Demo(scores, check_claims(scores), journal.seconds, clip.text or "", text, picture)
 
 
 def list_trials(corpus: Corpus) -> tuple[Trial, ...]:
@@ -168,6 +178,12 @@ def try_out(model_folder: Path, corpus: Corpus, trials: Sequence[Trial], results
 def read_results(results: Path, trial: Trial) -> dict[Modality, Result]:
     """What `try_out` wrote."""
     return {m: Result(m, tuple(records)) for m, records in read_records(_records(results, trial)).items()}
+
+
+def transcribe(model_folder: Path, file: Path, folder: Path) -> None:
+    """Write what a model recognises in a media file, as text and JSON, to `folder`."""
+    transcript = load(model_folder).transcribe(file, AV, DECODING)
+    write_transcript(transcript, folder, file.stem, ("txt", "json"))
 
 
 def check_claims(scores: Scores) -> tuple[Claim, ...]:

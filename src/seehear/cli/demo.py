@@ -31,6 +31,7 @@ def demo(
     result = run_demo(out, lambda phase: console.rule(phase, align="left"))
     console.rule("results", align="left")
     console.print(error_rates(result), claims(result), "", sep="\n")
+    console.print(f'A test clip says "{result.reference}"; USR 2.0 recognises "{result.transcript}".')
     seconds = ", ".join(f"{phase} {time:.0f} s" for phase, time in result.seconds.items())
     console.print(f"Wall-clock time: {seconds}; {sum(result.seconds.values()) / 60:.1f} minutes in all.")
     console.print(f"Curves: {result.picture}")
