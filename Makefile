@@ -17,11 +17,11 @@ INSTALLED := $(VENV)/.installed
 SYSTEM    := $(VENV)/.system
 PIP       := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
-# MediaPipe opens these on Linux; Debian and Ubuntu call them so.
-SYSTEM_PACKAGES  := libegl1 libgles2
-SYSTEM_LIBRARIES := import ctypes, sys; sys.platform != "linux" or [*map(ctypes.CDLL, ("libEGL.so.1", "libGLESv2.so.2"))]
+# What MediaPipe opens on Linux, and the packages of Debian and Ubuntu that hold it.
+LIBRARIES := "libEGL.so.1", "libGLESv2.so.2"
+PACKAGES  := libegl1 libgles2
 
-.PHONY: demo test check clean
+.PHONY: demo test check clean libraries has-libraries
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -46,17 +46,20 @@ $(VENV)/pyvenv.cfg:
 		echo "error: this Python cannot make environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
 
 $(SYSTEM): $(VENV)/pyvenv.cfg
-	@$(BIN)/python -c '$(SYSTEM_LIBRARIES)' 2>/dev/null || $(MAKE) --no-print-directory system-packages
+	@$(MAKE) --no-print-directory --silent has-libraries 2>/dev/null || $(MAKE) --no-print-directory libraries
 	@touch $@
 
-.PHONY: system-packages
-system-packages:
+has-libraries:
+	@$(BIN)/python -c 'import ctypes, sys; sys.platform != "linux" or [ctypes.CDLL(name) for name in ($(LIBRARIES))]'
+
+libraries:
 	@command -v apt-get >/dev/null || \
-		{ echo "error: MediaPipe needs libEGL.so.1 and libGLESv2.so.2: install them with your package manager" >&2; exit 1; }
+		{ echo 'error: MediaPipe needs $(LIBRARIES): install them with your package manager' >&2; exit 1; }
 	@if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else \
-		echo "error: MediaPipe needs libraries: sudo apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi; \
-	echo "installing $(SYSTEM_PACKAGES)"; $$sudo apt-get update -qq && \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
+		echo "error: MediaPipe needs system libraries: sudo apt-get install $(PACKAGES)" >&2; exit 1; fi; \
+	echo "installing $(PACKAGES)"; $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null
+	@$(MAKE) --no-print-directory --silent has-libraries
 
 $(INSTALLED): $(SYSTEM) pyproject.toml constraints.txt
 	@echo "installing the pinned packages into $(VENV) (minutes: PyTorch is large)"
