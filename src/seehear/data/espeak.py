@@ -130,6 +130,7 @@ class _Engine:
             raise DependencyError(
                 f"espeak-ng cannot read {data_path}; run: pip install --force-reinstall espeakng-loader"
             )
+        library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # of breath and flutter; it was the time of day
         library.espeak_Info.restype = ctypes.c_char_p
         self.version: str = library.espeak_Info(None).decode()
         self._library = library

@@ -102,13 +102,9 @@ def synthesize_corpus(
 ) -> Corpus:
     """Make a synthetic corpus in the folder `root`: the same for the same seed, whatever the number of workers."""
     workers = workers or len(os.sched_getaffinity(0))
+    plan = {name: split._asdict() for name, split in splits.items()}
+    record = {"source": "synthetic", "espeak-ng": version(), "seed": seed, "splits": plan}
     _claim(root, overwrite)
-    record = {
-        "source": "synthetic",
-        "espeak-ng": version(),
-        "seed": seed,
-        "splits": {k: v._asdict() for k, v in splits.items()},
-    }
     (root / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (root / "clips").mkdir()
 

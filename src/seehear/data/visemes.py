@@ -47,7 +47,7 @@ REST = Viseme(MouthShape(0.02, 0.0, 0.0, 0.0, 0.0, 0.0), closing=0.5, shaping=0.
 VISEMES: dict[str, Viseme] = {
     symbol: Viseme(MouthShape(*numbers[:6]), numbers[6], numbers[7])
     for symbols, numbers in {
-        "pbm":              (-0.25,   0.00,  0.10,  0.0,  0.0,  0.0,   8.0,  0.3),  # the same to the eye
+        "pbm":              (-0.25,   0.00,  0.10,  0.0,  0.0,  0.0,   5.0,  0.3),  # the same to the eye
         "fv":               ( 0.12,   0.10,  0.00,  1.0,  0.5,  0.0,   5.0,  1.5),
         "θð":               ( 0.25,   0.10,  0.00,  0.0,  0.4,  1.0,   2.0,  1.0),
         "tdnɾʔ":            ( 0.22,   0.10,  0.00,  0.0,  0.5,  0.4,   1.0,  0.4),
@@ -80,8 +80,10 @@ SETTLING = 0.08
 """Seconds that the mouth takes to come to rest in a pause."""
 LEAD = 0.02
 """Seconds by which the lips are ahead of the sound."""
-RISE, FALL = 0.05, 0.035
-"""Seconds in which dominance grows by e before a phoneme, and falls by e after it: lips anticipate more than linger."""
+JAW_RISE, JAW_FALL = 0.035, 0.025
+"""Seconds in which the dominance over the opening grows by e before a phoneme, and falls by e after it."""
+LIP_RISE, LIP_FALL = 0.07, 0.035
+"""The same for the lips: they anticipate more than they linger."""
 
 
 def mouth_movement(phonemes: Sequence[TimedUnit], num_frames: int, start: float) -> MouthShape:
@@ -90,14 +92,17 @@ def mouth_movement(phonemes: Sequence[TimedUnit], num_frames: int, start: float)
     times = (np.arange(num_frames)[:, None] + 0.5) / FRAME_RATE - start + LEAD  # (T, 1)
     begins = np.array([segment.start for segment in segments])  # (N,)
     ends = np.array([segment.end for segment in segments])
-    distance = np.where(times < begins, (begins - times) / RISE, np.maximum(times - ends, 0) / FALL)
-    presence = np.exp(-distance)  # (T, N)
+    before, after = np.maximum(begins - times, 0), np.maximum(times - ends, 0)  # (T, N), seconds away from each
+    jaw = np.exp(-before / JAW_RISE - after / JAW_FALL)
+    lips = np.exp(-before / LIP_RISE - after / LIP_FALL)
 
     visemes = [VISEMES.get(segment.label, REST) for segment in segments]
     targets = np.array([viseme.target for viseme in visemes])  # (N, 6)
-    strengths = np.array([[viseme.closing] + [viseme.shaping] * 5 for viseme in visemes])  # (N, 6)
-    shapes = presence @ (strengths * targets) / (presence @ strengths)  # (T, 6)
-    return MouthShape(*shapes.T)
+    closing = jaw * np.array([viseme.closing for viseme in visemes])  # (T, N)
+    shaping = lips * np.array([viseme.shaping for viseme in visemes])
+    opening = closing @ targets[:, 0] / closing.sum(1)
+    others = shaping @ targets[:, 1:] / shaping.sum(1, keepdims=True)
+    return MouthShape(opening, *others.T)
 
 
 def _segments(phonemes: Sequence[TimedUnit]) -> list[TimedUnit]:
