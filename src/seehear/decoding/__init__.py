@@ -1,0 +1,1 @@
+"""From encoder features to tokens."""

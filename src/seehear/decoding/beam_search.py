@@ -58,11 +58,11 @@ class Beam:
 def beam_search(model: USR, features: Tensor, modality: Modality, options: DecodingOptions) -> list[Hypothesis]:
     """Decode one clip's encoder features (T, D); the finished hypotheses, best first.
 
-    `max_length_ratio` r > 0 allows max(1, ⌊r·T⌋) tokens, and what runs then is ended without a score for it; r = 0 allows
-    T and stops by end detection. A weight of 0 leaves CTC out, a weight of 1 the decoder.
+    A `max_length_ratio` r > 0 allows max(1, ⌊r·T⌋) tokens, and what then still runs is ended without a score for it;
+    r = 0 allows T and stops by end detection. A CTC weight of 0 leaves CTC out, a weight of 1 the decoder.
     """
     frames = len(features)
-    max_tokens = max(1, int(options.max_length_ratio * frames)) if options.max_length_ratio > 0 else frames
+    max_tokens = options.max_tokens(frames)
     mask = torch.ones(1, frames, dtype=torch.bool, device=features.device)
     log_probs = model.ctc_logits(features, modality).float().log_softmax(-1)
     start = torch.full((1, 1), model.sos, device=features.device)
@@ -74,7 +74,7 @@ def beam_search(model: USR, features: Tensor, modality: Modality, options: Decod
         count = len(beam.tokens)
         decoder = torch.zeros(count, model.config.vocab_size, device=features.device)
         if options.ctc_weight < 1:
-            states = model.decode(beam.tokens[:, -1:], features.expand(count, -1, -1), mask.expand(count, -1), cache)
+            states = model.decode(beam.tokens[:, -1:], features[None], mask, cache)
             decoder = model.logits(states[:, -1], modality).float().log_softmax(-1)
         beam, rows = advance(beam, decoder, log_probs, model.eos, options)
         last = step == max_tokens - 1
@@ -93,7 +93,7 @@ def advance(
 ) -> tuple[Beam, Tensor]:
     """Extend every hypothesis by every candidate and keep the best; also the row (N,) that each comes from.
 
-    `decoder` (N, V) holds the decoder's log-probabilities of the next token, `ctc_log_probs` (T, V) those of the frames.
+    `decoder` (N, V) holds the decoder's log-probabilities of the next token, `ctc_log_probs` (T, V) the frames'.
     """
     candidates = _candidates(decoder, eos, options)  # (N, C)
     decoder_part = decoder.gather(1, candidates)

@@ -1,5 +1,6 @@
 """Encoder features of a batch to token ids, by the method that the options name."""
 
+import torch
 from torch import Tensor
 
 from seehear.decoding.beam_search import beam_search
@@ -17,7 +18,7 @@ def decode_batch(
     if options.method is DecodingMethod.CTC:
         return ctc_greedy(model.ctc_logits(features, modality), mask).to_lists()
     if options.method is DecodingMethod.ATTENTION:
-        max_tokens = (options.max_length_ratio * mask.sum(1)).long().clamp_min(1)
+        max_tokens = torch.tensor([options.max_tokens(length) for length in mask.sum(1).tolist()])
         return attention_greedy(model, features, mask, modality, max_tokens).to_lists(model.eos)
     lengths = mask.sum(1).tolist()
     return [

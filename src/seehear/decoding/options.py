@@ -26,4 +26,9 @@ class DecodingOptions:
     length_bonus: float = 0.0
     """β: added for every token."""
     max_length_ratio: float = 1.0
-    """Longest output in tokens per video frame."""
+    """Longest output in tokens per video frame; 0: one, and a beam search stops when nothing better is expected."""
+
+    def max_tokens(self, num_frames: int) -> int:
+        """Tokens that a clip of so many frames may have, end of sentence counted; at least one."""
+        ratio = self.max_length_ratio or 1.0
+        return max(1, int(ratio * num_frames))

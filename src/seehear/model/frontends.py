@@ -139,17 +139,15 @@ class AudioFrontend(nn.Module):
         """How many real frames before padding come out other than if the clip were alone, without `mask`.
 
         The stem sees zeros beyond the clip either way. But its normalisation turns the padding's zeros into other
-        numbers, which the trunk's convolutions then draw in, each from one step to its right: of the two in each block
-        of the first stage a step is `stem_stride` samples; in each further stage the first convolution still has the
-        steps of the stage before, the others twice as long ones. Published: (4·4) + (4 + 3·8) + (8 + 3·16) +
-        (16 + 3·32) = 212 samples, within one frame. (Video has no such border: only its stem looks across frames.)
+        numbers, and each of the trunk's convolutions, two in a block, draws these in by a step. One of stride 2, which
+        sees the steps 2i−1 to 2i+1, makes ⌈r/2⌉ longer steps of r. Published: 4 steps of 4 samples, then 2 + 3 of 8,
+        3 + 3 of 16, 3 + 3 of 32, which is within a frame. (Lips have no such border: only their stem looks across
+        frames.)
         """
-        step = self.config.stem_stride
-        reach = 2 * self.config.blocks[0] * step
+        reach = 2 * self.config.blocks[0]
         for blocks in self.config.blocks[1:]:
-            reach += step + (2 * blocks - 1) * 2 * step
-            step *= 2
-        return math.ceil(reach / SAMPLES_PER_FRAME)
+            reach = (reach + 1) // 2 + 2 * blocks - 1
+        return math.ceil(reach / self.config.steps_per_frame)
 
 
 def _masked(x: Tensor, keep: Tensor | None) -> Tensor:

@@ -80,6 +80,7 @@ class USR(nn.Module):
             mask_padding: False: the frontends see the zeros of padding, as published, which changes the last
                 `AudioFrontend.border` real frames that enter the encoder. True: a clip gives what it gives alone.
         """
+        assert mask.shape[1] > 0, "a clip has at least one frame"
         streams: dict[Modality, Tensor] = {}
         if any(modality.uses_video for modality in modalities):
             assert video is not None, "these modalities need video"
