@@ -18,6 +18,12 @@ from seehear.tokenizer import Tokenizer
 SENTENCES = ("bin blue at f two now", "lay red with x nine please", "set white by q zero again", "place green in k one")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and lose much where other programs run."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of recordings and reference figures that lies beside the checkout, or where SEEHEAR_SHARED says."""

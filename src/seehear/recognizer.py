@@ -17,7 +17,7 @@ from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from seehear.data.batch import single
 from seehear.data.clipfile import MouthClip
 from seehear.data.faces import FaceDetector, MediaPipeDetector
-from seehear.data.media import MediaInfo, iter_frames, probe, read_audio
+from seehear.data.media import MediaInfo, probe, read_audio
 from seehear.decoding.decode import decode_batch
 from seehear.decoding.options import DecodingOptions
 from seehear.errors import FaceError, MediaError, ModelError
@@ -95,7 +95,7 @@ class Recognizer:
             modality=source.modality,
             reason=source.reason,
             segments=segments,
-            warnings=tuple(warnings),
+            warnings=tuple(warning.removeprefix(f"{path}: ") for warning in warnings),
         )
 
     @cached_property
@@ -136,13 +136,16 @@ class Recognizer:
         self, info: MediaInfo, detector: FaceDetector | DetectorName, warnings: list[str]
     ) -> NDArray[np.uint8]:
         """The mouth (T, 96, 96) in a video."""
+        from seehear.data.mouth import crop_video, read_cropped  # and with them OpenCV, which sound does without
+
         if detector == "auto":
             detector = "cropped" if (info.width, info.height) == (CROP_SIZE, CROP_SIZE) else "mediapipe"
         if detector == "cropped":
-            return _read_crops(info, warnings)
-        from seehear.data.mouth import crop_video  # and with it OpenCV, which sound does without
-
-        track = crop_video(info.path, self._mediapipe if detector == "mediapipe" else detector)
+            track = read_cropped(info.path)
+        else:
+            track = crop_video(info.path, self._mediapipe if detector == "mediapipe" else detector)
+        if track.report.faces > 1:
+            warnings.append(f"lips are read from {track.report.chosen}")
         warnings.extend(track.report.warnings)
         return track.frames
 
@@ -213,11 +216,3 @@ def _reason(info: MediaInfo, wanted: Modality | None) -> str:
     if info.has_audio and info.has_video:
         return "the file has sound and video"
     return "the file has no video" if info.has_audio else "the file has no sound"
-
-
-def _read_crops(info: MediaInfo, warnings: list[str]) -> NDArray[np.uint8]:
-    """The frames (T, 96, 96) of a video that shows nothing but the mouth."""
-    if (info.width, info.height) != (CROP_SIZE, CROP_SIZE):
-        raise FaceError(f"a mouth crop is {CROP_SIZE}×{CROP_SIZE}, this video is {info.width}×{info.height}")
-    frames = [frame.mean(axis=-1).round() for frame in iter_frames(info.path, on_warning=warnings.append)]
-    return np.stack(frames).astype(np.uint8)

@@ -98,7 +98,8 @@ def measure(
 
     from seehear.evaluate import evaluate
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(str(condition), total=len(utterances))
         return evaluate(
             model,

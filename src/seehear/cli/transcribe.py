@@ -23,6 +23,10 @@ def transcribe(
             help="How the mouth is found; cropped: the video shows nothing else. auto: by the picture's size."
         ),
     ] = "auto",
+    face_model: Annotated[
+        Path | None,
+        typer.Option("--face_model", help="MediaPipe's face_landmarker.task; without it, it is downloaded once."),
+    ] = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output_dir", "-o", help="Folder to write transcripts to as files.")
     ] = None,
@@ -50,7 +54,7 @@ def transcribe(
     from seehear.transcript import output_names, write_transcript
 
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
-    recognizer = load(model, device)
+    recognizer = load(model, device, face_model=face_model)
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:

@@ -1,0 +1,168 @@
+"""The command line: what succeeds exits with 0; each mistake is one line that says what to do, and another status."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import random_clip
+from media_files import make_media
+from seehear.cli.main import main
+from seehear.data.clipfile import write_clip
+from seehear.data.corpus import Corpus
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run `seehear ARGUMENTS…` in an empty folder: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seehear", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    write_clip(tmp_path / "clip.mp4", random_clip(12))
+    return tmp_path / "clip.mp4"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("evaluate", "--help"), ("transcribe", "--help")])
+def test_help(run: Run, arguments: tuple[str, ...]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert "Usage: seehear" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trnascribe"], "No such command 'trnascribe'. Did you mean 'transcribe'? See `seehear --help`."),
+        (["transcribe", "x.mp4"], "Missing option '--model' / '-m'. See `seehear transcribe --help`."),
+        (["transcribe", "-m", "MODEL"], "Missing argument 'files'"),
+        (["transcribe", "x.mp4", "-m", "MODEL", "--modality", "smell"], "'--modality'"),
+        (["transcribe", "x.mp4", "-m", "MODEL", "-f", "srt"], "no output format 'srt': there are txt, json and all"),
+        (["transcribe", "x.mp4", "-m", "MODEL", "--device", "gpu"], "no device 'gpu' here; there is cpu"),
+        (["transcribe", "x.mp4", "-m", "./nothing"], "no model folder nothing"),
+        (["transcribe", "x.mp4", "-m", "CORPUS"], "is no model folder: it has no config.json"),
+        (["transcribe", "x.mp4", "-m", "MODEL", "--beam_size", "0"], "'--beam_size'"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--splitt", "test"], "No such option: --splitt"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--split", "train"], "no split 'train'; there are: mute, test"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--split", "mute"], "1 of 1 utterances have no transcript"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--modality", "a,x"], "no modality 'x'"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--snr", "0"], "give a recording of it with --noise"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--noise", "x.wav"], "--noise needs --snr"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--noise", "x.wav", "--snr", "0"], "x.wav: no such file"),
+        (["evaluate", "CORPUS", "-m", "MODEL", "--compare", "x.jsonl"], "x.jsonl cannot be read"),
+        (["evaluate", "nowhere", "-m", "MODEL"], "nowhere is no prepared corpus"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    run: Run, model_folder: Path, random_corpus: Corpus, arguments: list[str], message: str
+) -> None:
+    places = {"MODEL": model_folder, "CORPUS": random_corpus.root}
+    status, out, err = run(*(places.get(argument, argument) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_transcribe_prints_the_text(run: Run, model_folder: Path, clip: Path) -> None:
+    status, out, err = run("transcribe", clip, "--model", model_folder, "--decode", "ctc", "--threads", 1)
+    assert status == 0
+    assert out.count("\n") == 1
+    assert err == f"{clip}: AV: the file has sound and video\n"
+
+
+def test_transcribe_writes_files_that_do_not_overwrite_each_other(run: Run, model_folder: Path, clip: Path) -> None:
+    (clip.parent / "other").mkdir()
+    twin = shutil.copy(clip, clip.parent / "other" / clip.name)
+    arguments = (
+        clip,
+        twin,
+        "-m",
+        model_folder,
+        "--decode",
+        "ctc",
+        "--output-dir",
+        "out",
+        "--output_format",
+        "txt,json",
+    )
+    status, out, _ = run("transcribe", *arguments)
+    assert status == 0
+    written = sorted(path.name for path in Path("out").iterdir())
+    assert written == ["clip.mp4-2.json", "clip.mp4-2.txt", "clip.mp4.json", "clip.mp4.txt"]
+    assert json.loads(Path("out/clip.mp4-2.json").read_text(encoding="utf-8"))["source"] == str(twin)
+    assert out.count("\n") == 2
+
+
+def test_a_bad_file_does_not_keep_others_from_being_transcribed(run: Run, model_folder: Path, clip: Path) -> None:
+    bad = {"empty.mp4": b"", "random.mp4": bytes(range(256)) * 40, "text.mp4": b"this is no video\n" * 100}
+    bad["truncated.mp4"] = clip.read_bytes()[:200]
+    for name, content in bad.items():
+        Path(name).write_bytes(content)
+    soundfile.write("sound.wav", np.full(8000, 0.1, np.float32), 16_000)
+    make_media(Path("mute.mp4"), size=(96, 96), audio_codec=None)
+    files = (*bad, "missing.mp4", "mute.mp4", clip, "sound.wav", ".")
+    status, out, err = run("transcribe", *files, "-m", model_folder, "--modality", "a", "--decode", "ctc", "-o", "out")
+    assert status == 1
+    assert [line.partition(":")[0] for line in out.splitlines()] == [str(clip), "sound.wav"]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    for name, line in zip((*bad, "missing.mp4", "mute.mp4", "."), errors, strict=True):
+        assert name in line
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "clip.json",
+        "clip.txt",
+        "sound.json",
+        "sound.txt",
+    ]
+
+
+def test_an_unwritable_folder(run: Run, model_folder: Path, clip: Path) -> None:
+    Path("out").write_text("a file", encoding="utf-8")
+    status, _, err = run("transcribe", clip, "-m", model_folder, "--decode", "ctc", "-o", "out")
+    assert status == 1
+    assert "error: " in err
+    assert "out" in err
+
+
+def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path: Path) -> None:
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    arguments = ("evaluate", random_corpus.root, "--model", model, "--decode", "ctc")
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    for words in ("greedy CTC", "normaliser lower-words-1", "WER", "CER", "95 % interval", "5 utterances"):
+        assert words in out
+    results = Path(model) / "evaluation" / "random-test-ctc.jsonl"
+    assert len(results.read_text(encoding="utf-8").splitlines()) == 15
+    assert json.loads(results.with_suffix(".summary.json").read_text(encoding="utf-8"))["split"] == "test"
+
+    soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    condition = ("--blank-video", "--noise", tmp_path / "hiss.wav", "--snr", 5, "--modality", "av")
+    status, out, err = run(*arguments, *condition, "--compare", results)
+    assert (status, err) == (0, "")
+    assert "hiss.wav at 5 dB, blank video" in out
+    assert f"this model minus {results}" in out
+    assert (results.parent / "random-test-ctc-av-hiss.wav-at-5-dB-blank-video.jsonl").is_file()
+
+    run(*arguments, "--modality", "v", "--output", "v.jsonl")
+    status, _, err = run(*arguments, "--modality", "a", "--compare", "v.jsonl", "-o", "a.jsonl")
+    assert status == 2
+    assert "v.jsonl holds none of the modalities a" in err
