@@ -88,35 +88,53 @@ class MouthTrack:
     report: TrackReport
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the crop lies in every frame of a video."""
+
+    to_crop: Array
+    """(T, 2, 3) similarity transforms from places in the video to places in the crop."""
+    report: TrackReport
+
+
 def crop_video(path: Path, detector: FaceDetector, *, max_gap: int = MAX_GAP) -> MouthTrack:
     """The mouth of the largest face that stays in the picture.
 
     The video is decoded twice, once to find faces and once to crop, so that memory does not grow with its size.
     Raises `FaceError` with the reason if no face can be followed, `MediaError` if the file cannot be read.
     """
-    sightings, num_frames = find_faces(iter_frames(path), detector)
-    if not num_frames:
-        raise FaceError("the video has no frames")
+    placement = place_crop(iter_frames(path), detector, max_gap=max_gap)
+    return MouthTrack(cut(iter_frames(path), placement.to_crop), placement.report)
+
+
+def place_crop(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector, *, max_gap: int = MAX_GAP) -> Placement:
+    """Find the faces in `frames`, choose one, align it. Raises `FaceError` with the reason if there is none."""
+    sightings, num_frames, picture = find_faces(frames, detector)
     tracks = link_faces(sightings, max_gap)
     track = choose_track(tracks, num_frames, max_gap)
     points = smooth(fill_gaps(track, num_frames))
     transforms = align(points[:, STABLE], MEAN_FACE)
-    corners = window_corners(apply(transforms, points[:, LIPS]).mean(1))
-    frames, outside = _cut(iter_frames(path), transforms, corners)
-    report = _report(tracks, track, len(sightings), points, transforms, outside)
-    return MouthTrack(frames, report)
+    aligned = apply(transforms, points)
+    to_crop = transforms.copy()
+    to_crop[:, :, 2] -= window_corners(aligned[:, LIPS].mean(1))
+    report = _report(tracks, track, len(sightings), aligned, to_crop, picture)
+    return Placement(to_crop, report)
 
 
-def find_faces(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector) -> tuple[list[Sighting], int]:
-    """What `detector` sees in each n-th frame and in the last; and the number of frames."""
+def find_faces(
+    frames: Iterator[NDArray[np.uint8]], detector: FaceDetector
+) -> tuple[list[Sighting], int, tuple[int, int]]:
+    """What `detector` sees in each n-th frame and in the last; the number of frames; width and height of the last."""
     sightings: list[Sighting] = []
     number, frame = -1, None
     for number, frame in enumerate(frames):
         if number % detector.every == 0:
             sightings.append(Sighting(number, detector.detect(number, frame)))
-    if frame is not None and number % detector.every:
+    if frame is None:
+        raise FaceError("the video has no frames")
+    if number % detector.every:
         sightings.append(Sighting(number, detector.detect(number, frame)))
-    return sightings, number + 1
+    return sightings, number + 1, (frame.shape[1], frame.shape[0])
 
 
 def smooth(points: Array, window: int = SMOOTHING) -> Array:
@@ -165,22 +183,15 @@ def window_corners(centres: Array) -> Array:
     return np.clip(centres - CROP_SIZE / 2, 0, FACE_FRAME - CROP_SIZE)
 
 
-def _cut(frames: Iterator[NDArray[np.uint8]], transforms: Array, corners: Array) -> tuple[NDArray[np.uint8], float]:
-    """The crops (T, 96, 96), and the share of them that lies outside the picture, where its border is repeated."""
-    crops = np.empty((len(transforms), CROP_SIZE, CROP_SIZE), np.uint8)
-    scale = float(np.median(np.linalg.norm(transforms[:, :, 0], axis=1)))
-    finer = max(1, round(1 / scale))  # shrinking: warp to a finer grid, then average its cells
-    grid = np.stack(np.meshgrid(*[np.linspace(0, CROP_SIZE, 9)] * 2), axis=-1).reshape(-1, 2)
-    outside = []
-    for number, frame in enumerate(frames):
-        to_crop = transforms[number].copy()
-        to_crop[:, 2] -= corners[number]
-        to_video = cv2.invertAffineTransform(to_crop)
-        places = grid @ to_video[:, :2].T + to_video[:, 2]
-        height, width = frame.shape[:2]
-        outside.append(np.mean(np.any((places < 0) | (places > (width, height)), axis=1)))
-        crops[number] = _warp(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), to_video, finer)
-    return crops, float(np.mean(outside))
+def cut(frames: Iterator[NDArray[np.uint8]], to_crop: Array) -> NDArray[np.uint8]:
+    """Crops (T, 96, 96) of `frames` (T of (H, W, 3)) through `to_crop` (T, 2, 3); outside, the border is repeated."""
+    enlargement = float(np.median(np.linalg.norm(to_crop[:, :, 0], axis=1)))
+    finer = max(1, round(1 / enlargement))  # shrinking: warp to a finer grid, then average its cells
+    crops = [
+        _warp(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.invertAffineTransform(transform), finer)
+        for frame, transform in zip(frames, to_crop, strict=True)
+    ]
+    return np.stack(crops)
 
 
 def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.uint8]:
@@ -202,13 +213,13 @@ def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.ui
 
 
 def _report(
-    tracks: list[Track], track: Track, looked: int, points: Array, transforms: Array, outside: float
+    tracks: list[Track], track: Track, looked: int, aligned: Array, to_crop: Array, picture: tuple[int, int]
 ) -> TrackReport:
-    """Describe the crop of `track` among `tracks`, with smoothed `points` (T, 28, 2), seen in `looked` frames."""
-    aligned = apply(transforms, points)
+    """Describe the crop of `track`, seen in `looked` frames of size `picture`, with `aligned` points (T, 28, 2)."""
     offset = aligned[:, LIPS].mean((0, 1)) - MEAN_MOUTH
     misfit = float(np.linalg.norm(aligned[:, STABLE] - MEAN_FACE, axis=2).mean())
-    enlargement = float(np.median(np.linalg.norm(transforms[:, :, 0], axis=1)))
+    enlargement = float(np.median(np.linalg.norm(to_crop[:, :, 0], axis=1)))
+    outside = _share_outside(to_crop, picture)
     missing = looked - len(track.frames)
     others = sorted((other.size for other in tracks if other is not track), reverse=True)
     notes = {
@@ -222,13 +233,20 @@ def _report(
         faces=len(tracks),
         chosen=_choice(track, others),
         detected=len(track.frames) / looked,
-        longest_gap=track.longest_gap(len(points)),
+        longest_gap=track.longest_gap(len(aligned)),
         misfit=misfit,
         mouth_offset=(float(offset[0]), float(offset[1])),
         eye_distance=float(np.linalg.norm(aligned[:, 3] - aligned[:, 0], axis=1).mean()),
         enlargement=enlargement,
         warnings=tuple(note for note, applies in notes.items() if applies),
     )
+
+
+def _share_outside(to_crop: Array, picture: tuple[int, int]) -> float:
+    """Share of the crops that lies outside the picture (width, height)."""
+    grid = np.stack(np.meshgrid(*[np.linspace(0, CROP_SIZE, 9)] * 2), axis=-1).reshape(1, -1, 2)
+    places = apply(np.stack([cv2.invertAffineTransform(transform) for transform in to_crop]), grid)
+    return float(np.mean(np.any((places < 0) | (places > picture), axis=2)))
 
 
 def _choice(track: Track, others: list[float]) -> str:
