@@ -1,10 +1,12 @@
 """Encoder features of a batch to token ids, by the method that the options name."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 from seehear.decoding.beam_search import beam_search
-from seehear.decoding.ctc import ctc_greedy
+from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.modality import Modality
@@ -15,6 +17,15 @@ def decode_batch(
     model: USR, features: Tensor, mask: Tensor, modality: Modality, options: DecodingOptions
 ) -> list[list[int]]:
     """Token ids without specials of each clip, from features (B, T, D) with mask (B, T)."""
+    specials = (BLANK, model.eos)
+    decoded = _decode(model, features, mask, modality, options)
+    return [[token for token in tokens if token not in specials] for tokens in decoded]
+
+
+def _decode(
+    model: USR, features: Tensor, mask: Tensor, modality: Modality, options: DecodingOptions
+) -> Iterable[Sequence[int]]:
+    """Token ids of each clip; among them what the heads could not be kept from: an eos of CTC, a decoder's blank."""
     if options.method is DecodingMethod.CTC:
         return ctc_greedy(model.ctc_logits(features, modality), mask).to_lists()
     if options.method is DecodingMethod.ATTENTION:
@@ -22,6 +33,6 @@ def decode_batch(
         return attention_greedy(model, features, mask, modality, max_tokens).to_lists(model.eos)
     lengths = mask.sum(1).tolist()
     return [
-        list(beam_search(model, clip[:length], modality, options)[0].tokens)
+        beam_search(model, clip[:length], modality, options)[0].tokens
         for clip, length in zip(features, lengths, strict=True)
     ]
