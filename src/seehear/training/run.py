@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from seehear.card import ModelCard
 from seehear.checkpoint import save_model
 from seehear.data.batch import Batch, TrainingClips
 from seehear.data.corpus import Corpus, Utterance
@@ -14,7 +15,7 @@ from seehear.data.sampler import FrameBatchSampler, stream
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import ConfigError, CorpusError
 from seehear.evaluate import evaluate
-from seehear.modality import Modality
+from seehear.modality import FRAME_RATE, Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import Objective
 from seehear.objectives.supervised import Supervised
@@ -68,7 +69,7 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     with Monitor(out, recipe.run.log_every, steps, trainer.done) as monitor:
         trainer.fit(monitor)
     print(f"trained for {time.monotonic() - started:.0f} s", flush=True)
-    return _save(objective, tokenizer, recipe, out)
+    return _save(objective, tokenizer, recipe, model_card(recipe, material, steps), out)
 
 
 def load_material(recipe: Recipe) -> Material:
@@ -171,12 +172,26 @@ def _validation(
     return word_error_rates
 
 
-def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, out: Path) -> Path:
+def model_card(recipe: Recipe, material: Material, steps: int) -> ModelCard:
+    """What the card of the trained model says of its training."""
+    clips = [*material.labelled, *material.unlabelled]
+    synthetic = all(utterance.source == "synthetic" for utterance in clips)
+    hours = sum(utterance.frames for utterance in clips) / FRAME_RATE / 3600
+    return ModelCard(
+        title=f"seehear {recipe.model.size}, {recipe.objective.kind}",
+        training_data=f"corpus {material.corpus.root.resolve().name} ({'synthetic' if synthetic else 'recordings'}): "
+        f"{len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled clips, {hours:.2f} hours in all",
+        synthetic=synthetic,
+        method=f"{recipe.objective.kind}, {steps} steps, seed {recipe.run.seed}",
+    )
+
+
+def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, card: ModelCard, out: Path) -> Path:
     """The student as a model folder, and the teacher beside it."""
-    save_model(out / "model", objective.student, tokenizer, recipe=recipe)
+    save_model(out / "model", objective.student, tokenizer, card, recipe)
     teacher = objective.teacher_model()
     if teacher is not None:
-        save_model(out / "teacher", teacher, tokenizer, recipe=recipe)
+        save_model(out / "teacher", teacher, tokenizer, replace(card, title=f"{card.title}, teacher"), recipe)
     return out / "model"
 
 
