@@ -2,10 +2,13 @@
 
 import io
 import json
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from seehear.errors import ConfigError, ModelError
 from seehear.files import write_atomically
@@ -15,8 +18,27 @@ SPECIALS = 2
 """Blank and end of sentence, which are not pieces."""
 WORD_START = "▁"
 UNKNOWN = "<unk>"
+MAX_PIECE_LENGTH = 16
+MAX_SEEDS = 1_000_000
 DESCRIPTION_FILE = "tokenizer.json"
 PIECES_FILE = "tokenizer.model"
+
+
+def seed_pieces(lines: Sequence[str]) -> list[tuple[str, int]]:
+    """The strings inside words from which pieces are chosen, and their weight: occurrences times length, largest first.
+
+    SentencePiece's own seeds count every different word once. On the few sentences of a small corpus that rules out
+    whole words, and with them short label sequences: on GRID's 100 labelled sentences 48 pieces spell a sentence with
+    16 pieces from its seeds and with 9 from these.
+    """
+    words = Counter(WORD_START + word for line in lines for word in line.split())
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for start in range(len(word)):
+            for end in range(start + 2, min(len(word), start + MAX_PIECE_LENGTH) + 1):
+                counts[word[start:end]] += count
+    weights = ((piece, count * len(piece)) for piece, count in counts.items() if count > 1)
+    return sorted(weights, key=lambda seed: (-seed[1], seed[0]))[:MAX_SEEDS]
 
 
 class Tokenizer:
@@ -67,24 +89,31 @@ class Tokenizer:
                 f"set model.vocab_size to at least {characters + 1 + SPECIALS}"
             )
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=vocab_size - SPECIALS,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            max_sentence_length=10 + max(len(line.encode()) for line in lines),  # longer ones are left out
-            normalization_rule_name="identity",
-            bos_id=-1,
-            eos_id=-1,
-            unk_id=0,
-            num_threads=1,
-            minloglevel=2,
-        )
-        splitter = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        with tempfile.TemporaryDirectory() as folder:
+            seeds = Path(folder) / "seeds.tsv"
+            seeds.write_text("".join(f"{piece}\t{score}\n" for piece, score in seed_pieces(lines)), encoding="utf-8")
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=vocab_size - SPECIALS,
+                hard_vocab_limit=False,
+                seed_sentencepieces_file=str(seeds),
+                character_coverage=1.0,
+                max_sentence_length=10 + max(len(line.encode()) for line in lines),  # longer ones are left out
+                normalization_rule_name="identity",
+                bos_id=-1,
+                eos_id=-1,
+                unk_id=0,
+                num_threads=1,
+                minloglevel=2,
+            )
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+        proto.trainer_spec.ClearField("seed_sentencepieces_file")  # the name of a temporary file
+        learnt = proto.SerializeToString(deterministic=True)
+        splitter = sentencepiece.SentencePieceProcessor(model_proto=learnt)
         pieces = [splitter.id_to_piece(index) for index in range(splitter.get_piece_size())]
-        return cls(pieces, normaliser, model.getvalue())
+        return cls(pieces, normaliser, learnt)
 
     @classmethod
     def from_units(cls, path: Path, normaliser: Normaliser = NORMALISERS["upper-words-1"]) -> "Tokenizer":
