@@ -15,7 +15,10 @@ SHOWN = 20
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder of videos; those in folders below it count too.")],
+    source: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help="Folder of videos; those in folders below it count too."),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the corpus: new, or left by a run that was interrupted.")],
     transcripts: Annotated[
         Path | None,
@@ -23,7 +26,10 @@ def prepare(
             help="What is said: .tsv or .csv with columns id, text and perhaps speaker, or .jsonl with these."
         ),
     ] = None,
-    splits: Annotated[Path | None, typer.Option(help="Folder of lists NAME.txt with one id per line.")] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of lists NAME.txt with one id per line."),
+    ] = None,
     face_model: Annotated[
         Path | None,
         typer.Option(help="MediaPipe's face_landmarker.task; by default SEEHEAR_FACE_MODEL or a download, made once."),
@@ -31,7 +37,9 @@ def prepare(
     landmarks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with ID.npz for each video: ready 'landmarks' (frames, 68 or 478, 2), NaN if missing."
+            exists=True,
+            file_okay=False,
+            help="Folder with ID.npz for each video: ready 'landmarks' (frames, 68 or 478, 2), NaN if missing.",
         ),
     ] = None,
     cropped: Annotated[bool, typer.Option("--cropped", help="The videos show nothing but aligned mouths.")] = False,
@@ -49,27 +57,24 @@ def prepare(
     that are new or have changed are added. Every video that cannot be used is listed with the reason, and the exit
     status is then 1; OUT holds the others.
     """
-    import os
-
     from rich.console import Console
 
     from seehear.cli.progress import ClipProgress
     from seehear.data import prepare as preparation
     from seehear.data.contact_sheet import write_contact_sheet
+    from seehear.data.sources import read_splits
     from seehear.data.transcripts import read_transcripts
+    from seehear.data.workers import available_cores
     from seehear.errors import ConfigError
 
     if landmarks and cropped:
         raise ConfigError("--landmarks and --cropped exclude each other")
-    faces = preparation.FaceSource.MEDIAPIPE
-    if landmarks or cropped:
-        faces = preparation.FaceSource.CROPPED if cropped else preparation.FaceSource.LANDMARKS
-    settings = preparation.CropSettings(faces, face_model, landmarks, detect_every, max_gap)
+    settings = preparation.CropSettings(face_model, landmarks, cropped, detect_every, max_gap)
     texts = read_transcripts(transcripts) if transcripts else None
-    lists = preparation.read_splits(splits) if splits else None
+    lists = read_splits(splits) if splits else None
 
     with preparation.claimed(out):
-        plan = preparation.plan(source, out, settings)
+        plan = preparation.make_plan(source, out, settings)
         with ClipProgress(total=len(plan.todo), done_before=len(plan.done)) as progress:
             outcome = preparation.carry_out(
                 plan,
@@ -77,7 +82,7 @@ def prepare(
                 settings,
                 transcripts=texts,
                 splits=lists,
-                workers=workers or len(os.sched_getaffinity(0)),
+                workers=workers or available_cores(),
                 on_clip=progress.advance,
             )
         sheet = write_contact_sheet(outcome.corpus, outcome.prepared) if outcome.prepared else None

@@ -7,7 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from seehear.data.prepare import Prepared, Rejected
+from seehear.data.prepare import Prepared
+from seehear.data.sources import Rejected
 from seehear.modality import FRAME_RATE
 
 LINE_EVERY = 10.0

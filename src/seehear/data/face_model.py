@@ -3,8 +3,9 @@
 import hashlib
 import os
 import shutil
-import tempfile
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from seehear.errors import DependencyError
@@ -49,16 +50,16 @@ def file_sha256(path: Path) -> str:
 def download(url: str, path: Path, sha256: str) -> None:
     """Fetch `url` into `path`, which appears only when complete and of the right SHA-256. Raises `DependencyError`."""
     remedy = f"download it by hand and name it with --face-model or {ENVIRONMENT_VARIABLE}"
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp") as file:
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-                shutil.copyfileobj(response, file)
-            file.flush()
-            found = file_sha256(Path(file.name))
-            if found != sha256:
-                raise DependencyError(f"{url} is not the expected file (SHA-256 {found}): {remedy}")
-            os.link(file.name, temporary := f"{file.name}.whole")
-            Path(temporary).replace(path)
-    except OSError as error:  # urllib's errors are OSErrors
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, temporary.open("wb") as file:
+            shutil.copyfileobj(response, file)
+        if (found := file_sha256(temporary)) != sha256:
+            raise DependencyError(f"{url} is not the expected file (SHA-256 {found}): {remedy}")
+        temporary.replace(path)
+    except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
         raise DependencyError(f"the face model {url} cannot be downloaded ({error}): {remedy}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

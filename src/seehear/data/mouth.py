@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seehear.data.faces import LIPS, STABLE, FaceDetector
-from seehear.data.media import iter_frames
+from seehear.data.media import Warn, iter_frames
 from seehear.data.tracks import Sighting, Track, choose_track, fill_gaps, link_faces
 from seehear.errors import FaceError
 from seehear.modality import CROP_SIZE
 
 Array = NDArray[np.float64]
 
+GEOMETRY_VERSION = 1
+"""Raised when the same video would be cropped differently."""
 FACE_FRAME = 256
 """Side of the frame in which the mean face lies, in pixels."""
 MEAN_FACE = np.array(
@@ -97,13 +99,15 @@ class Placement:
     report: TrackReport
 
 
-def crop_video(path: Path, detector: FaceDetector, *, max_gap: int = MAX_GAP) -> MouthTrack:
+def crop_video(
+    path: Path, detector: FaceDetector, *, max_gap: int = MAX_GAP, on_warning: Warn | None = None
+) -> MouthTrack:
     """The mouth of the largest face that stays in the picture.
 
     The video is decoded twice, once to find faces and once to crop, so that memory does not grow with its size.
     Raises `FaceError` with the reason if no face can be followed, `MediaError` if the file cannot be read.
     """
-    placement = place_crop(iter_frames(path), detector, max_gap=max_gap)
+    placement = place_crop(iter_frames(path, on_warning=on_warning), detector, max_gap=max_gap)
     return MouthTrack(cut(iter_frames(path), placement.to_crop), placement.report)
 
 
@@ -259,13 +263,13 @@ def _choice(track: Track, others: list[float]) -> str:
     return f"the largest of {len(others) + 1} that stays in the picture, {place}; others {sizes} px"
 
 
-def read_cropped(path: Path) -> MouthTrack:
+def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
     """A video that shows nothing but an aligned mouth, as other tools cut it: square, scaled to 96×96, grey.
 
     Raises `FaceError` if it is not square, `MediaError` if it cannot be read.
     """
     crops = []
-    for frame in iter_frames(path):
+    for frame in iter_frames(path, on_warning=on_warning):
         height, width = frame.shape[:2]
         if height != width:
             raise FaceError(f"a video of ready crops must be square, not {width}×{height}")

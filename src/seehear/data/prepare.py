@@ -6,76 +6,52 @@ quality of its crop. A line is written when its clip is complete, so a run that 
 
 import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.face_model import face_model, file_sha256
-from seehear.data.faces import DETECT_EVERY, LandmarksFile, MediaPipeDetector
+from seehear.data.faces import DETECT_EVERY, FaceDetector, LandmarksFile, MediaPipeDetector
 from seehear.data.media import read_audio
-from seehear.data.mouth import MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
+from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
+from seehear.data.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
 from seehear.data.transcripts import Transcription
 from seehear.data.workers import Died, spread
-from seehear.errors import CorpusError, FaceError, MediaError
+from seehear.errors import CorpusError, DependencyError, FaceError, MediaError
 from seehear.files import write_atomically
 
-VIDEO_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv".split()  # noqa: SIM905
-)
 JOURNAL = "crops.jsonl"
 SETTINGS = "prepare.json"
 REJECTED = "rejected.jsonl"
-GEOMETRY_VERSION = 1
-"""Raised when the same video would be cropped differently."""
-
-
-class FaceSource(StrEnum):
-    """Where the points of the faces come from."""
-
-    MEDIAPIPE = "mediapipe"
-    LANDMARKS = "landmarks"
-    CROPPED = "cropped"
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How the mouth is found. All clips of a corpus share these."""
+    """How the mouth is found: by MediaPipe unless `landmarks` or `cropped` say otherwise. One corpus, one way."""
 
-    faces: FaceSource = FaceSource.MEDIAPIPE
     model: Path | None = None
     """The `.task` file of MediaPipe's Face Landmarker; None takes the cached one."""
     landmarks: Path | None = None
     """Folder with an ID.npz for each clip, as `LandmarksFile` reads it."""
+    cropped: bool = False
+    """The videos show nothing but aligned mouths."""
     detect_every: int = DETECT_EVERY
     max_gap: int = MAX_GAP
 
     def record(self) -> dict[str, Any]:
         """What decides how a crop looks, for `prepare.json`."""
-        record: dict[str, Any] = {"faces": self.faces.value, "geometry": GEOMETRY_VERSION}
-        if self.faces is FaceSource.MEDIAPIPE:
-            record |= {"face_model_sha256": file_sha256(face_model(self.model)), "detect_every": self.detect_every}
-        return record if self.faces is FaceSource.CROPPED else record | {"max_gap": self.max_gap}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video to prepare."""
-
-    id: str
-    """Its path below the source folder, without the suffix."""
-    path: Path
-    name: str
-    """Its path below the source folder."""
-    fingerprint: tuple[int, int]
-    """Size in bytes and time of its last change: a source that changed is prepared again."""
+        if self.cropped:
+            return {"faces": "cropped"}
+        record = {"geometry": GEOMETRY_VERSION, "max_gap": self.max_gap}
+        if self.landmarks:
+            return {"faces": "landmarks", **record}
+        model = file_sha256(face_model(self.model))
+        return {"faces": "mediapipe", "face_model_sha256": model, "detect_every": self.detect_every, **record}
 
 
 @dataclass(frozen=True)
@@ -96,13 +72,14 @@ class Prepared:
             **asdict(self.report),
         }
 
-
-@dataclass(frozen=True)
-class Rejected:
-    """A clip that was not, and why."""
-
-    source: str
-    reason: str
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Prepared":
+        """The clip of such a line."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        source = Source(fields.pop("id"), fields.pop("source"), Path(), fields.pop("fingerprint"))
+        return cls(source, fields.pop("frames"), TrackReport(**fields))
 
 
 @dataclass
@@ -127,28 +104,8 @@ class Outcome:
     """What did not fit together: transcripts without clips, clips without transcripts, splits that lost clips."""
 
 
-def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Rejected]]:
-    """Every video below `folder` but not below `leave_out`, by id; and those whose id is taken."""
-    sources: dict[str, Source] = {}
-    rejected = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file() or path.is_relative_to(leave_out):
-            continue
-        name = path.relative_to(folder).as_posix()
-        id = name[: -len(path.suffix)]
-        stat = path.stat()
-        if not id.isprintable():
-            rejected.append(Rejected(name, "its name has characters that cannot stand in a list"))
-        elif id in sources:
-            rejected.append(Rejected(name, f"has the same name but for the suffix as {sources[id].name}: rename one"))
-        else:
-            sources[id] = Source(id, path, name, (stat.st_size, stat.st_mtime_ns))
-    return list(sources.values()), rejected
-
-
-def plan(folder: Path, out: Path, settings: CropSettings) -> Plan:
-    """Compare the videos in `folder` with what `out` already holds.
+def make_plan(folder: Path, out: Path, settings: CropSettings) -> Plan:
+    """Compare the videos in `folder` with what an earlier run left in `out`.
 
     Raises `CorpusError` if there is nothing to prepare, or `out` was made with other settings.
     """
@@ -157,39 +114,31 @@ def plan(folder: Path, out: Path, settings: CropSettings) -> Plan:
     sources, rejected = find_sources(folder.resolve(), out.resolve())
     if not sources:
         raise CorpusError(f"{folder} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    record = settings.record()
-    earlier = _read_settings(out)
-    if earlier not in (None, record):
-        raise CorpusError(
-            f"{out} was prepared with other settings ({_difference(earlier, record)}): choose another folder"
-        )
-    write_atomically(out / SETTINGS, json.dumps(record, indent=2) + "\n")
-    finished = {(p.source.id, p.source.fingerprint): p for p in read_journal(out)} if earlier else {}
-    done, todo = [], []
-    for source in sources:
-        known = finished.get((source.id, source.fingerprint))
-        if known and clip_path(out, source.id).is_file():
-            done.append(known)
-        else:
-            todo.append(source)
-    return Plan(todo, done, rejected)
+    _claim_settings(out, settings.record())
+    for unfinished in (out / "clips").rglob("*.tmp"):
+        unfinished.unlink()
+    finished = {(clip.source.id, clip.source.fingerprint): clip for clip in read_journal(out)}
+    finished = {key: clip for key, clip in finished.items() if clip_path(out, clip.source.id).is_file()}
+    keys = [(source.id, source.fingerprint) for source in sources]
+    todo = [source for source, key in zip(sources, keys, strict=True) if key not in finished]
+    return Plan(todo, [finished[key] for key in keys if key in finished], rejected)
 
 
-def _read_settings(out: Path) -> dict[str, Any] | None:
+def _claim_settings(out: Path, record: dict[str, Any]) -> None:
+    """Note the settings in `out`. Raises `CorpusError` if it has others, or is no corpus of `seehear prepare`."""
     path = out / SETTINGS
     if path.is_file():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    if out.is_dir() and any(entry for entry in out.iterdir() if not entry.name.startswith(".")):
-        raise CorpusError(
-            f"{out} holds something else than a corpus that `seehear prepare` made: choose an empty folder"
-        )
-    return None
-
-
-def _difference(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    earlier = earlier or {}
-    keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
-    return ", ".join(f"{key} {earlier.get(key, 'none')}, now {now.get(key, 'none')}" for key in keys)
+        try:
+            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CorpusError(f"{path} is damaged: choose another folder") from error
+        differ = [key for key in {**earlier, **record} if earlier.get(key) != record.get(key)]
+        if differ:
+            both = ", ".join(f"{key} {earlier.get(key, 'none')}, now {record.get(key, 'none')}" for key in differ)
+            raise CorpusError(f"{out} was prepared with other settings ({both}): choose another folder")
+    elif any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise CorpusError(f"{out} is neither empty nor left by `seehear prepare`: choose another folder")
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 def clip_path(out: Path, id: str) -> Path:
@@ -198,23 +147,15 @@ def clip_path(out: Path, id: str) -> Path:
 
 
 def read_journal(out: Path) -> Iterator[Prepared]:
-    """The finished clips that `crops.jsonl` lists; a last line that was cut off by a kill is left out."""
+    """The finished clips that `crops.jsonl` lists; a line that a kill cut off is left out."""
     path = out / JOURNAL
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        id, name, fingerprint = values.pop("id"), values.pop("source"), tuple(values.pop("fingerprint"))
-        frames = values.pop("frames")
-        values |= {key: tuple(values[key]) for key in ("mouth_offset", "warnings")}
-        yield Prepared(Source(id, Path(), name, fingerprint), frames, TrackReport(**values))
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        with suppress(ValueError, KeyError, TypeError):
+            yield Prepared.from_json(json.loads(line))
 
 
 class Preparer:
-    """What a worker process does, clip after clip; it opens the detector once."""
+    """What a worker process does, clip after clip."""
 
     def __init__(self, out: Path, settings: CropSettings) -> None:
         import cv2
@@ -222,35 +163,38 @@ class Preparer:
         cv2.setNumThreads(1)  # the processes share the cores already
         self.out = out
         self.settings = settings
-        self.detector = (
-            MediaPipeDetector(face_model(settings.model), settings.detect_every)
-            if settings.faces is FaceSource.MEDIAPIPE
-            else None
-        )
+
+    @cached_property
+    def detector(self) -> MediaPipeDetector:
+        """Opened for the first clip."""
+        return MediaPipeDetector(face_model(self.settings.model), self.settings.detect_every)
 
     def __call__(self, source: Source) -> Prepared | Rejected:
         """Prepare one clip. Raises `CorpusError` if the corpus cannot be written."""
+        warnings: list[str] = []
         try:
-            track = self._crop(source)
-            audio = read_audio(source.path, num_frames=len(track.frames))
+            track = self._crop(source, warnings.append)
+            audio = read_audio(source.path, num_frames=len(track.frames), on_warning=warnings.append)
         except (FaceError, MediaError) as error:
             return Rejected(source.name, str(error))
+        except DependencyError:  # concerns every clip
+            raise
         except Exception as error:  # a fault of ours, or of a library: the others go on
             return Rejected(source.name, f"unexpected {type(error).__name__}: {error}")
         try:
             write_clip(clip_path(self.out, source.id), MouthClip(track.frames, audio))
         except OSError as error:
             raise CorpusError(f"{self.out} cannot be written: {error.strerror or error}") from error
-        return Prepared(source, len(track.frames), track.report)
+        report = replace(track.report, warnings=(*track.report.warnings, *warnings))
+        return Prepared(source, len(track.frames), report)
 
-    def _crop(self, source: Source) -> MouthTrack:
-        if self.settings.faces is FaceSource.CROPPED:
-            return read_cropped(source.path)
-        if self.detector is not None:
-            return crop_video(source.path, self.detector, max_gap=self.settings.max_gap)
-        assert self.settings.landmarks is not None
-        landmarks = LandmarksFile(self.settings.landmarks / f"{source.id}.npz")
-        return crop_video(source.path, landmarks, max_gap=self.settings.max_gap)
+    def _crop(self, source: Source, on_warning: Callable[[str], None]) -> MouthTrack:
+        """The mouth in `source`, found as the settings say."""
+        if self.settings.cropped:
+            return read_cropped(source.path, on_warning=on_warning)
+        landmarks = self.settings.landmarks
+        detector: FaceDetector = LandmarksFile(landmarks / f"{source.id}.npz") if landmarks else self.detector
+        return crop_video(source.path, detector, max_gap=self.settings.max_gap, on_warning=on_warning)
 
 
 def carry_out(
@@ -266,62 +210,52 @@ def carry_out(
     """Prepare what is to do, then write the corpus: manifest, splits, quality of the crops, rejected clips."""
     prepared = list(plan.done)
     rejected = list(plan.rejected)
+    _write_lines(out / JOURNAL, [clip.to_json() for clip in prepared])
     with (out / JOURNAL).open("a", encoding="utf-8") as journal:
         for source, result in spread(partial(Preparer, out, settings), plan.todo, workers):
             clip = Rejected(source.name, result.reason) if isinstance(result, Died) else result
             if isinstance(clip, Prepared):
                 prepared.append(clip)
-                journal.write(_json_line(clip.to_json()))
+                journal.write(json.dumps(clip.to_json(), ensure_ascii=False) + "\n")
                 journal.flush()
             else:
                 rejected.append(clip)
             on_clip(clip)
     prepared.sort(key=lambda clip: clip.source.id)
     rejected.sort(key=lambda clip: clip.source)
-    write_atomically(out / JOURNAL, "".join(_json_line(clip.to_json()) for clip in prepared))
-    write_atomically(out / REJECTED, "".join(_json_line(asdict(clip)) for clip in rejected))
+    _write_lines(out / JOURNAL, [clip.to_json() for clip in prepared])
+    _write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
     utterances, notes = _utterances(prepared, rejected, transcripts)
     kept, lost = _splits(splits or {}, {utterance.id for utterance in utterances})
     return Outcome(Corpus.write(out, utterances, kept), prepared, rejected, notes + lost)
 
 
-def _json_line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _utterances(
     prepared: Sequence[Prepared], rejected: Sequence[Rejected], transcripts: Mapping[str, Transcription] | None
 ) -> tuple[list[Utterance], list[str]]:
-    """The manifest, and what the transcripts and the clips do not say about each other."""
-    used = {}
+    """The manifest, and notes where transcripts and clips do not fit. A transcript may name a clip with its suffix."""
+    transcripts = transcripts or {}
     utterances = []
     for clip in prepared:
         id, name = clip.source.id, clip.source.name
-        key = next((key for key in (id, name) if key in (transcripts or {})), None)
-        spoken = transcripts[key] if transcripts and key else None
-        used[key] = id
-        utterances.append(
-            Utterance(
-                id=id,
-                clip=f"clips/{id}.mp4",
-                frames=clip.frames,
-                text=spoken.text or None if spoken else None,
-                speaker=spoken.speaker if spoken else None,
-                source=name,
-            )
-        )
-    if transcripts is None:
-        return utterances, []
-    names = {name for clip in rejected for name in (clip.source, clip.source.rpartition(".")[0])}
-    unknown = [id for id in transcripts if id not in used and id not in names]
-    silent = [utterance.id for utterance in utterances if utterance.text is None]
-    notes = [_count(unknown, "transcripts have no clip"), _count(silent, "clips have no transcript")]
+        spoken = transcripts.get(id) or transcripts.get(name) or Transcription("")
+        utterances.append(Utterance(id, f"clips/{id}.mp4", clip.frames, spoken.text or None, spoken.speaker, name))
+    names = [clip.source.name for clip in prepared] + [clip.source for clip in rejected]
+    known = {*names, *(name.removesuffix(Path(name).suffix) for name in names)}
+    unknown = [id for id in transcripts if id not in known]
+    silent = [utterance.id for utterance in utterances if transcripts and utterance.text is None]
+    notes = [_count(unknown, "transcripts have no video"), _count(silent, "clips have no transcript")]
     return utterances, [note for note in notes if note]
 
 
 def _splits(splits: Mapping[str, Sequence[str]], known: set[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """The splits without the ids that are not in the corpus, and notes of what they lost."""
-    kept = {name: [id for id in ids if id in known] for name, ids in splits.items()}
+    """The splits, each id once and only those in the corpus, and notes of what they lost."""
+    kept = {name: list(dict.fromkeys(id for id in ids if id in known)) for name, ids in splits.items()}
     notes = [
         _count([id for id in ids if id not in known], f"clips of the split '{name}' are not in the corpus")
         for name, ids in splits.items()
@@ -330,34 +264,25 @@ def _splits(splits: Mapping[str, Sequence[str]], known: set[str]) -> tuple[dict[
 
 
 def _count(ids: Sequence[str], what: str) -> str:
-    """ "3 `what`: a, b, c", or nothing if there are none."""
+    """`3 WHAT: a, b, c`, or nothing if there are none."""
     shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
     return f"{len(ids)} {what}: {shown}" if ids else ""
 
 
-def read_splits(folder: Path) -> dict[str, list[str]]:
-    """The lists of ids NAME.txt in `folder`, one id per line. Raises `CorpusError` if there are none."""
-    lists = sorted(folder.glob("*.txt"))
-    if not lists:
-        raise CorpusError(f"{folder} holds no splits: NAME.txt with an id per line")
-    return {
-        path.stem: [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        for path in lists
-    }
-
-
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Hold `out` for this run. Raises `CorpusError` if another run holds it, or it cannot be written."""
+    """Hold the folder `out` for this run; the system lets go of it however the run ends.
+
+    Raises `CorpusError` if another run holds it or it cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR)
+        lock = (out / ".lock").open("w")
     except OSError as error:
         raise CorpusError(f"{out} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CorpusError(f"another `seehear prepare` is at work in {out}") from error
         yield
-    except BlockingIOError as error:
-        raise CorpusError(f"another `seehear prepare` is at work in {out}") from error
-    finally:
-        os.close(lock)

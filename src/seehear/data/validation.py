@@ -1,6 +1,5 @@
 """Everything that can be wrong with a prepared corpus, all of it at once, with line numbers."""
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from seehear.data.clipfile import read_clip
 from seehear.data.corpus import MANIFEST, SPLITS, Utterance, parse_utterance, read_lines
+from seehear.data.workers import available_cores
 from seehear.errors import CorpusError, MediaError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -51,7 +51,7 @@ def validate(root: Path) -> list[Fault]:
         entries[number] = utterance
     if not entries:
         faults.append(Fault(manifest, None, "it lists no clips"))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding leaves Python's lock to others
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding leaves Python's lock to others
         messages = pool.map(partial(_clip_fault, root), entries.values())
         faults += [Fault(manifest, n, message) for n, message in zip(entries, messages, strict=True) if message]
     faults += _unlisted(root, {utterance.clip for utterance in entries.values()})

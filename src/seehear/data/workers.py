@@ -27,6 +27,11 @@ class Died:
     reason: str
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def spread(
     make_worker: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], processes: int
 ) -> Iterator[tuple[Job, Result | Died]]:
