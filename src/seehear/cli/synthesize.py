@@ -20,7 +20,7 @@ def synthesize(
 ) -> None:
     """Make a small [bold]synthetic[/bold] corpus: espeak-ng speaks, a drawn mouth moves with it. Needs no download.
 
-    28 words in commands such as "put blue bat nine please", in ten voices; the lips cannot tell bat from mat, and noise
+    20 words in commands such as "put blue bat nine please", in ten voices; the lips cannot tell bat from mat, and noise
     hides what they show. OUT/truth.jsonl says what is spoken in every clip, unlabelled ones included.
     """
     import time

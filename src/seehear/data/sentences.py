@@ -1,24 +1,24 @@
 """The grammar of the synthetic corpus: commands such as "put blue bat nine please".
 
-Its words are chosen so that the eye and the ear need each other. The lips cannot tell bat from mat, bear from pear,
-fan from van, coat from goat (each pair begins with one viseme), so lips alone err on about every second object; noise
-hides what the lips show plainly, as in five and nine.
+Its words are chosen so that the eye and the ear need each other. The lips cannot tell bat from mat, fan from van, coat
+from goat (each pair begins with one viseme), so lips alone err on every second object; noise hides what the lips show
+plainly, as in five and nine. They are few, so that a hundred clips say each about twenty times.
 """
 
 import numpy as np
 
-VERBS = ("put", "move", "find", "hide", "show", "give")
-COLOURS = ("white", "red", "blue", "brown", "green")
-OBJECTS = ("bat", "mat", "bear", "pear", "fan", "van", "coat", "goat")
-NUMBERS = ("one", "two", "four", "five", "eight", "nine")
-ADVERBS = ("now", "please", "again")
+VERBS = ("put", "move", "find", "show")
+COLOURS = ("white", "red", "blue", "green")
+OBJECTS = ("bat", "mat", "fan", "van", "coat", "goat")
+NUMBERS = ("one", "four", "five", "nine")
+ADVERBS = ("now", "please")
 
 COLOUR_SHARE, ADVERB_SHARE = 0.7, 0.5
 """Share of the commands that name a colour, or end in an adverb."""
 
 
 def vocabulary() -> frozenset[str]:
-    """Every word of the grammar (28)."""
+    """Every word of the grammar (20)."""
     return frozenset(VERBS + COLOURS + OBJECTS + NUMBERS + ADVERBS)
 
 
