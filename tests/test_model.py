@@ -269,6 +269,8 @@ def test_relative_attention_equals_the_formula(num_frames: int) -> None:
     expected = attention.output(expected)
     positions = relative_positions(num_frames, dim, x.device).double()
     torch.testing.assert_close(attention(x, positions, mask)[mask], expected[mask])
+    with torch.enable_grad():  # another way through the same sums
+        torch.testing.assert_close(attention(x, positions, mask)[mask], expected[mask])
 
 
 def test_relative_scores_are_lined_up_without_a_copy() -> None:
