@@ -24,10 +24,10 @@ def validate(root: Annotated[Path, typer.Argument(help="Folder of a prepared cor
     for fault in found:
         typer.echo(str(fault))
     faults = sum(not fault.warning for fault in found)
-    warnings = len(found) - faults
+    count = f"faults: {faults}, warnings: {len(found) - faults}"
     if faults:
-        typer.echo(f"{root}: {faults} faults, {warnings} warnings")
+        typer.echo(f"{root}: {count}")
         raise typer.Exit(1)
     utterances = Corpus.load(root).utterances.values()
     hours = sum(utterance.frames for utterance in utterances) / FRAME_RATE / 3600
-    typer.echo(f"{root}: {len(utterances)} clips, {hours:.2f} hours, no faults, {warnings} warnings")
+    typer.echo(f"{root}: {len(utterances)} clips, {hours:.2f} hours; {count}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from seehear.data.clipfile import MouthClip, read_clip
 from seehear.errors import CorpusError
+from seehear.files import write_atomically
 from seehear.modality import FRAME_RATE
 
 MANIFEST = "manifest.jsonl"
@@ -96,12 +97,15 @@ class Corpus:
 
     @classmethod
     def write(cls, root: Path, utterances: Iterable[Utterance], splits: Mapping[str, Sequence[str]]) -> "Corpus":
-        """Write the manifest and the splits, each under a temporary name first; the clips are written before."""
-        corpus = cls(root, {utterance.id: utterance for utterance in utterances})
-        lines = [json.dumps(utterance.to_json(), ensure_ascii=False) for utterance in corpus.utterances.values()]
+        """Write the manifest and the splits, each whole or not at all; the clips are written before."""
+        listed = list(utterances)
+        corpus = cls(root, {utterance.id: utterance for utterance in listed})
+        if len(corpus.utterances) < len(listed):
+            raise CorpusError(f"{root}: {len(listed) - len(corpus.utterances)} ids of its clips stand twice")
         for name, ids in splits.items():
-            _write_lines(root / SPLITS / f"{name}.txt", ids)
-        _write_lines(root / MANIFEST, lines)
+            write_atomically(root / SPLITS / f"{name}.txt", "".join(f"{id}\n" for id in ids))
+        lines = [json.dumps(utterance.to_json(), ensure_ascii=False) + "\n" for utterance in listed]
+        write_atomically(root / MANIFEST, "".join(lines))
         return corpus
 
 
@@ -148,10 +152,3 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
     return [line.removesuffix("\r") for line in content.split("\n")]
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from seehear.data.clipfile import read_clip
-from seehear.data.corpus import MANIFEST, SPLITS, Utterance, parse_utterance, read_lines
+from seehear.data.corpus import MANIFEST, SPLITS, Utterance, parse_utterance
 from seehear.data.workers import available_cores
 from seehear.errors import CorpusError, MediaError
 
@@ -69,13 +69,16 @@ def _text_faults(path: Path) -> Iterator[Fault]:
         yield Fault(path, line, f"ends in CRLF, as do {returns} lines of the file: save it with LF alone")
 
 
-def _numbered_lines(path: Path, faults: list[Fault]) -> list[tuple[int, str]]:
-    """The lines of `path` that are not empty; a fault if it cannot be read."""
-    try:
-        return [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
-    except CorpusError as error:
-        faults.append(Fault(path, None, str(error)))
-        return []
+def _numbered_lines(path: Path, faults: list[Fault]) -> Iterator[tuple[int, str]]:
+    """The lines of `path` that are not empty; a fault for each that is not UTF-8."""
+    for number, line in enumerate(path.read_bytes().removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            faults.append(Fault(path, number, "not UTF-8"))
+            continue
+        if text:
+            yield number, text
 
 
 def _clip_fault(root: Path, utterance: Utterance) -> str | None:
@@ -105,8 +108,7 @@ def _split_faults(root: Path, known: set[str]) -> list[Fault]:
     for path in sorted((root / SPLITS).glob("*.txt")):
         faults += _text_faults(path)
         lines: dict[str, int] = {}
-        for number, line in _numbered_lines(path, faults):
-            id = line.strip()
+        for number, id in _numbered_lines(path, faults):
             if id not in known:
                 faults.append(Fault(path, number, f"the manifest has no clip '{id}'"))
             if (first := lines.setdefault(id, number)) != number:
