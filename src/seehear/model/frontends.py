@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seehear.config import AudioFrontendConfig, VideoFrontendConfig
-from seehear.modality import SAMPLES_PER_FRAME
+from seehear.modality import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 STEM_FRAMES = 5
 """Video frames that the video stem looks at: the frame itself and two on either side."""
@@ -106,6 +106,20 @@ class VideoFrontend(nn.Module):
         neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1)  # (B·T, 88, 88, 5), in memory too
         weight = self.stem.weight.squeeze(1)  # (C, 5, 7, 7)
         return F.conv2d(neighbours.permute(0, 3, 1, 2), weight, None, self.stem_stride, STEM_SIZE // 2)
+
+
+def gabor_filters(channels: int, kernel: int) -> Tensor:
+    """Start values of the audio stem (channels, 1, kernel): windowed cosines and sines, spaced as on the mel scale.
+
+    The sources start their training from a pre-trained encoder; from scratch and on little speech, a bank of band-pass
+    filters is most of what this layer would have to learn.
+    """
+    mel = torch.linspace(math.log1p(80 / 700), math.log1p(7200 / 700), (channels + 1) // 2)
+    radians = 2 * math.pi / SAMPLE_RATE * 700 * torch.expm1(mel)[:, None]  # per sample
+    time = torch.arange(kernel) - (kernel - 1) / 2
+    waves = torch.stack([torch.cos(radians * time), torch.sin(radians * time)], dim=1).flatten(0, 1)[:channels]
+    filters = waves * torch.hann_window(kernel + 2)[1:-1]
+    return (filters / filters.norm(dim=1, keepdim=True))[:, None]
 
 
 class AudioFrontend(nn.Module):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from seehear.config import ModelConfig
 from seehear.modality import Modality
 from seehear.model.attention import RelativeAttention
-from seehear.model.frontends import AudioFrontend, VideoFrontend
+from seehear.model.frontends import AudioFrontend, VideoFrontend, gabor_filters
 from seehear.model.transformer import Decoder, DecoderCache, Encoder
 
 
@@ -46,6 +46,8 @@ class USR(nn.Module):
         self.apply(_initialise)
         for projection in self.projections.values():  # √D times smaller: the encoder multiplies its input by √D
             nn.init.xavier_uniform_(projection.weight, gain=config.dim**-0.5)  # type: ignore[arg-type]
+        stem = self.audio_frontend.stem
+        stem.weight.data.copy_(gabor_filters(config.audio.stem_channels, config.audio.stem_kernel))
 
     @property
     def eos(self) -> int:

@@ -21,7 +21,7 @@ from seehear.objectives.base import Objective
 from seehear.objectives.supervised import Supervised
 from seehear.objectives.usr2 import USR2
 from seehear.recipe import Recipe, parse_recipe
-from seehear.tokenizer import Tokenizer
+from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.monitor import Monitor
 from seehear.training.trainer import Streams, Trainer
@@ -99,7 +99,7 @@ def load_material(recipe: Recipe) -> Material:
 
 def load_or_learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance], folder: Path) -> Tokenizer:
     """The run's vocabulary: learnt from the labelled text alone, once, and kept beside the checkpoints."""
-    if folder.is_dir():
+    if (folder / DESCRIPTION_FILE).is_file():
         return Tokenizer.load(folder)
     tokenizer = Tokenizer.train([utterance.text or "" for utterance in labelled], recipe.model.resolve().vocab_size)
     tokenizer.save(folder)
