@@ -119,7 +119,8 @@ def gabor_filters(channels: int, kernel: int) -> Tensor:
     time = torch.arange(kernel) - (kernel - 1) / 2
     waves = torch.stack([torch.cos(radians * time), torch.sin(radians * time)], dim=1).flatten(0, 1)[:channels]
     filters = waves * torch.hann_window(kernel + 2)[1:-1]
-    return (filters / filters.norm(dim=1, keepdim=True))[:, None]
+    normalised: Tensor = filters / filters.norm(dim=1, keepdim=True)
+    return normalised[:, None]
 
 
 class AudioFrontend(nn.Module):
