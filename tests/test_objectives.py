@@ -12,6 +12,7 @@ from seehear.data.batch import Batch, Example, collate
 from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
+from seehear.objectives.collapse import CollapseAlarm
 from seehear.objectives.supervised import Supervised
 from seehear.objectives.teacher import PseudoLabels, Teacher
 from seehear.objectives.usr2 import USR2
@@ -136,7 +137,7 @@ def test_total_loss_weights_modalities_and_streams() -> None:
         labelled = 0.3 * parts[f"{name}/ctc/labelled"] + 0.7 * parts[f"{name}/attention/labelled"]
         unlabelled = 0.3 * parts[f"{name}/ctc/unlabelled"] + 0.7 * parts[f"{name}/attention/unlabelled"]
         total += weight * (gamma * float(unlabelled) + (1 - gamma) * float(labelled))
-    assert float(losses.total) == pytest.approx(total, rel=1e-4)
+    assert losses.total.item() == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize("autoregressive", [False, True])
@@ -232,3 +233,33 @@ def test_the_teacher_is_a_moving_average_and_keeps_its_running_statistics_out_of
     method.after_step(0)
     for old, new in zip(before, method.teacher.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.1)
+
+
+@pytest.mark.parametrize(
+    "tokens", [[[], [1, 2]], [[], []], [[1] * 40, [2]]], ids=["one empty", "all empty", "too long"]
+)
+def test_odd_transcripts_keep_the_loss_finite(tokens: list[list[int]]) -> None:
+    """An empty transcript, and one of more tokens than frames: CTC passes them over, the decoder learns them."""
+    labelled = make_batch([14, 11], labelled=True)
+    examples = [
+        Example(id=str(row), video=labelled.video[row].numpy(), audio=labelled.audio[row].numpy(), tokens=tokens[row])
+        for row in range(2)
+    ]
+    method = Supervised(USR(TINY), ObjectiveConfig())
+    losses = method(StepBatch(collate(examples)), step=0)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+    assert losses.parts["av/attention/labelled"] > 0
+
+
+def test_the_collapse_alarm_speaks_once_for_each_time_it_lasts() -> None:
+    alarm = CollapseAlarm()
+    fine = {"teacher/ctc_length": 5.0, "teacher/ctc_kept": 0.5, "teacher/attention_kept": 0.5}
+    silent = {**fine, "teacher/ctc_length": 0.1}
+    unsure = {**fine, "teacher/ctc_kept": 0.0, "teacher/attention_kept": 0.0}
+    assert [alarm({}) for _ in range(60)] == [[]] * 60  # a supervised run
+    said = [message for numbers in 49 * [silent] + [fine] + 60 * [silent] for message in alarm(numbers)]
+    assert len(said) == 1
+    assert "emits almost no tokens" in said[0]
+    assert any("almost no pseudo-label is kept" in m for numbers in 50 * [unsure] for m in alarm(numbers))

@@ -1,5 +1,6 @@
 """What an objective is: a step's clips go in, named losses come out; the trainer knows nothing else of the method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +52,10 @@ class Objective(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Called once the optimiser has made step `step`."""
+
+    def warnings(self, numbers: Mapping[str, float]) -> list[str]:
+        """What a person should hear about, given the numbers of a step."""
+        return []
 
     def teacher_model(self) -> USR | None:
         """The teacher, to be evaluated and saved beside the student; None where there is none."""

@@ -5,6 +5,7 @@ student's decoder predicts the teacher's attention and CTC labels at once. Autor
 teacher's decoded labels, and the student's CTC head learns from both kinds.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from seehear.data.batch import Batch
 from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import Losses, Objective, StepBatch
+from seehear.objectives.collapse import CollapseAlarm
 from seehear.objectives.losses import ctc_loss, position_mask, token_cross_entropy, with_eos
 from seehear.objectives.schedules import draws_autoregressive, teacher_momentum, unlabelled_share
 from seehear.objectives.supervised import decode_all, labelled_losses
@@ -46,6 +48,7 @@ class USR2(Objective):
         self.steps = steps
         self.seed = seed
         self.teacher = Teacher(student, config.teacher_batchnorm, config.max_label_ratio)
+        self.alarm = CollapseAlarm()
         separate = config.pseudo_label_heads == "separate"
         self.ctc_heads = _copy_of(student.ctc_heads) if separate else None
         self.output_heads = _copy_of(student.output_heads) if separate else None
@@ -53,6 +56,10 @@ class USR2(Objective):
     def teacher_model(self) -> USR:
         """The moving average of the student."""
         return self.teacher.model
+
+    def warnings(self, numbers: Mapping[str, float]) -> list[str]:
+        """Signs that the teacher has collapsed."""
+        return self.alarm(numbers)
 
     def needs_unlabelled(self, step: int) -> bool:
         """Not in the supervised start."""

@@ -37,6 +37,10 @@ class Monitor:
         values = "  ".join(f"{name} {value:.1%}" for name, value in numbers.items())
         print(f"step {step}/{self.steps}  validation  {values}", flush=True)
 
+    def warn(self, step: int, message: str) -> None:
+        """Print a warning."""
+        print(f"step {step}/{self.steps}  warning: {message}", flush=True)
+
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **numbers}) + "\n")
         self.file.flush()

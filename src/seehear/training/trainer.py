@@ -72,6 +72,8 @@ class Trainer:
         while self.done < self.steps:
             numbers = self.step()
             monitor.step(self.done, numbers)
+            for message in self.objective.warnings(numbers):
+                monitor.warn(self.done, message)
             last = self.done == self.steps
             if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
                 monitor.validation(self.done, self.validate())
