@@ -1,4 +1,4 @@
-"""The collapse alarm: a teacher that says nothing, or nothing it is sure of, teaches nothing, and a run should say so."""
+"""The collapse alarm: a teacher that says nothing, or nothing it is sure of, teaches nothing, and a run says so."""
 
 from collections.abc import Mapping
 
