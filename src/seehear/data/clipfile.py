@@ -1,7 +1,7 @@
 """A prepared clip as one compact file that any player opens: mouth video and sound in an MP4.
 
-Video is H.264 (CRF 18, full-range luma, neutral chroma, so that browsers play it); sound is FLAC of 16 bits: lossless,
-no priming samples, no shift. A 3 s GRID clip takes about 68 kB (80 MB an hour), its grey values come back at 45 dB, and
+Video is H.264 (CRF 19, full-range luma, neutral chroma, so that browsers play it); sound is FLAC of 16 bits: lossless,
+no priming samples, no shift. A 3 s GRID clip takes about 70 kB (84 MB an hour), its grey values come back at 45 dB, and
 it is read in about 7 ms on one core. AAC at 48 kbit/s would save a third of it and cost the exact sound.
 """
 
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from seehear.errors import MediaError
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-CRF = 18
+CRF = 19
 """Quality of the video: constant rate factor of H.264, lower is better."""
+X264_OPTIONS = "mbtree=0"
+"""Without x264's macroblock tree: in so small a picture its vector code reads beyond its tables, so that the same clip
+gives other bits now and then; and it would save on what moves, which is the lips."""
 KEYFRAME_EVERY = 125
 """Frames between keyframes."""
 FULL_RANGE = 2
@@ -60,7 +63,8 @@ def write_clip(path: Path, clip: MouthClip) -> None:
 
 def _write_streams(container: Any, clip: MouthClip) -> None:
     """Encode both streams into an open container."""
-    video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": str(CRF), "g": str(KEYFRAME_EVERY)})
+    options = {"crf": str(CRF), "g": str(KEYFRAME_EVERY), "x264-params": X264_OPTIONS}
+    video = container.add_stream("libx264", rate=FRAME_RATE, options=options)
     video.width = video.height = CROP_SIZE
     video.pix_fmt = "yuv420p"
     video.codec_context.color_range = FULL_RANGE
