@@ -46,7 +46,7 @@ def seehear(
 def main() -> None:
     """Run the command line and exit with its status: 0 only if everything succeeded."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="seehear", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         _fail(f"{error.format_message()} See `{context.command_path if context else 'seehear'} --help`.")
