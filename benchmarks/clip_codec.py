@@ -28,7 +28,7 @@ def main() -> None:
     clips = [corpus.read(utterance) for utterance in list(corpus.utterances.values())[: options.clips]]
     seconds = sum(len(clip.video) for clip in clips) / FRAME_RATE
     kept = clipfile.CRF
-    for crf in (14, 18, 22, 26):
+    for crf in sorted({14, kept, 22, 26}):
         clipfile.CRF = crf
         size, squares, sound, reading = 0, [], 0.0, 0.0
         for clip in clips:
