@@ -136,12 +136,14 @@ def measure_command(clips: list[Path], model: Path, workers: int) -> None:
         seconds = time.monotonic() - started
         lines = (Path(folder) / "out" / JOURNAL).read_text(encoding="utf-8").splitlines()
     length = sum(json.loads(line)["frames"] for line in lines) / FRAME_RATE
-    half = samples[len(samples) // 2 :]
     print(
         f"seehear prepare --workers {workers}: {length:.0f} s of video in {seconds:.1f} s, "
         f"{length / seconds:.1f} × real time"
     )
-    print(f"largest worker: {max(samples):.0f} MiB; {half[0]:.0f} MiB half-way, {half[-1]:.0f} MiB at the end")
+    middle = len(samples) // 2
+    print(
+        f"largest worker: {max(samples[:middle]):.0f} MiB in the first half, {max(samples[middle:]):.0f} in the second"
+    )
 
 
 def watch_memory(run: "subprocess.Popen[bytes]", samples: list[float]) -> None:

@@ -170,10 +170,10 @@ def test_a_folder_becomes_a_corpus(tmp_path: Path, prepare: Prepare) -> None:
     assert "not a media file" in str(rejected["reason"])
     for expected in (
         "rejected broken.mp4: ",
-        "note: 1 transcripts have no video: nobody",
-        "note: 1 clips have no transcript: b/e",
-        "note: 1 clips of the split 'test' are not in the corpus: broken",
-        "3 clips, 0.0 minutes, 1 rejected",
+        "note: transcripts without a video: 1 (nobody)",
+        "note: clips without a transcript: 1 (b/e)",
+        "note: clips of the split 'test' that are not in the corpus: 1 (broken)",
+        "3 clips, 0.0 minutes; rejected: 1",
         "train: 2 clips",
     ):
         assert expected in run.stdout
@@ -189,7 +189,7 @@ def test_a_clip_that_was_prepared_is_not_done_again(tmp_path: Path, prepare: Pre
     crops = (out / "crops.jsonl").read_bytes()
 
     again = prepare(source, out, "--cropped")
-    assert (again.returncode, "2 clips are ready from an earlier run; 0 to do" in again.stderr) == (0, True)
+    assert (again.returncode, "ready from an earlier run: 2 clips; to do: 0" in again.stderr) == (0, True)
     assert {path.name: path.stat().st_ino for path in (out / "clips").iterdir()} == before
     assert (out / "crops.jsonl").read_bytes() == crops
 
@@ -266,7 +266,7 @@ def test_a_killed_run_is_taken_up_where_it_stopped(many_videos: Path, tmp_path: 
 
     again = prepare(many_videos, out, "--cropped", "--workers", 2)
     assert again.returncode == 0
-    assert f"{done} clips are ready from an earlier run; {30 - done} to do" in again.stderr
+    assert f"ready from an earlier run: {done} clips; to do: {30 - done}" in again.stderr
     assert all(path.stat().st_ino == before[path] for path in kept), "finished clips are not done again"
     for name in ("manifest.jsonl", "crops.jsonl", "rejected.jsonl"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
@@ -313,6 +313,7 @@ def test_two_runs_do_not_share_a_folder(many_videos: Path, tmp_path: Path, prepa
         (["{videos}", "{elsewhere}", "--cropped"], "is neither empty nor left by `seehear prepare`"),
         (["{videos}", "{out}", "--cropped", "--landmarks", "{empty}"], "exclude each other"),
         (["{videos}", "{out}", "--face-model", "/nowhere.task"], "there is no face model /nowhere.task"),
+        (["{videos}", "{out}", "--face-model", "{file}"], "MediaPipe cannot use the face model"),
         (["{videos}", "{out}", "--cropped", "--splits", "{empty}"], "holds no splits"),
     ],
 )

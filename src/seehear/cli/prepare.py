@@ -106,9 +106,9 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
         console.print(f"note: {note}", markup=False)
     warned = Counter(bool(clip.report.warnings) for clip in outcome.prepared)[True]
     if warned:
-        console.print(f"note: {warned} crops have warnings, in {out / 'crops.jsonl'}", markup=False)
+        console.print(f"note: crops with warnings: {warned}, see {out / 'crops.jsonl'}", markup=False)
     minutes = sum(clip.frames for clip in outcome.prepared) / FRAME_RATE / 60
-    console.print(f"{out}: {len(outcome.prepared)} clips, {minutes:.1f} minutes, {len(outcome.rejected)} rejected")
+    console.print(f"{out}: {len(outcome.prepared)} clips, {minutes:.1f} minutes; rejected: {len(outcome.rejected)}")
     for name in outcome.corpus.split_names():
         console.print(f"  {name}: {len(outcome.corpus.split(name))} clips", markup=False)
     if sheet:

@@ -37,7 +37,7 @@ class ClipProgress:
 
     def __enter__(self) -> "ClipProgress":
         if self.done_before:
-            self.console.print(f"{self.done_before} clips are ready from an earlier run; {self.total} to do")
+            self.console.print(f"ready from an earlier run: {self.done_before} clips; to do: {self.total}")
         self.bar.start()
         self.task = self.bar.add_task("clips", total=self.total, speed="")
         return self

@@ -249,7 +249,7 @@ def _utterances(
     known = {*names, *(name.removesuffix(Path(name).suffix) for name in names)}
     unknown = [id for id in transcripts if id not in known]
     silent = [utterance.id for utterance in utterances if transcripts and utterance.text is None]
-    notes = [_count(unknown, "transcripts have no video"), _count(silent, "clips have no transcript")]
+    notes = [_count("transcripts without a video", unknown), _count("clips without a transcript", silent)]
     return utterances, [note for note in notes if note]
 
 
@@ -257,16 +257,16 @@ def _splits(splits: Mapping[str, Sequence[str]], known: set[str]) -> tuple[dict[
     """The splits, each id once and only those in the corpus, and notes of what they lost."""
     kept = {name: list(dict.fromkeys(id for id in ids if id in known)) for name, ids in splits.items()}
     notes = [
-        _count([id for id in ids if id not in known], f"clips of the split '{name}' are not in the corpus")
+        _count(f"clips of the split '{name}' that are not in the corpus", [id for id in ids if id not in known])
         for name, ids in splits.items()
     ]
     return {name: ids for name, ids in kept.items() if ids}, [note for note in notes if note]
 
 
-def _count(ids: Sequence[str], what: str) -> str:
-    """`3 WHAT: a, b, c`, or nothing if there are none."""
+def _count(what: str, ids: Sequence[str]) -> str:
+    """`WHAT: 3 (a, b, c)`, or nothing if there are none."""
     shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-    return f"{len(ids)} {what}: {shown}" if ids else ""
+    return f"{what}: {len(ids)} ({shown})" if ids else ""
 
 
 @contextmanager
