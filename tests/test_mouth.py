@@ -186,6 +186,8 @@ def test_detection_in_each_nth_frame_and_the_last(frames: int, every: int, expec
     np.testing.assert_allclose(placement.to_crop, everywhere.to_crop, atol=1e-3)
     assert placement.report.detected == 1.0
     assert not placement.report.warnings
+    strict = place_crop(iter(blank(frames)), ScriptedDetector(detector.script, every), max_gap=0)
+    np.testing.assert_array_equal(strict.to_crop, placement.to_crop)  # frames that nobody looks at are no gap
 
 
 # Gaps

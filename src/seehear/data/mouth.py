@@ -8,6 +8,7 @@ are applied in one warp, so a pixel is interpolated once and the window need not
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -113,22 +114,29 @@ def crop_video(
 
 def place_crop(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector, *, max_gap: int = MAX_GAP) -> Placement:
     """Find the faces in `frames`, choose one, align it. Raises `FaceError` with the reason if there is none."""
-    sightings, num_frames, picture = find_faces(frames, detector)
-    tracks = link_faces(sightings, max_gap)
-    track = choose_track(tracks, num_frames, max_gap)
-    points = smooth(fill_gaps(track, num_frames))
+    max_gap = max(max_gap, detector.every - 1)  # frames that nobody looks at are no gap
+    seen = find_faces(frames, detector)
+    tracks = link_faces(seen.sightings, max_gap)
+    track = choose_track(tracks, seen.num_frames, max_gap)
+    points = smooth(fill_gaps(track, seen.num_frames))
     transforms = align(points[:, STABLE], MEAN_FACE)
     aligned = apply(transforms, points)
     to_crop = transforms.copy()
     to_crop[:, :, 2] -= window_corners(aligned[:, LIPS].mean(1))
-    report = _report(tracks, track, len(sightings), aligned, to_crop, picture)
-    return Placement(to_crop, report)
+    return Placement(to_crop, _report(seen, tracks, track, aligned, to_crop))
 
 
-def find_faces(
-    frames: Iterator[NDArray[np.uint8]], detector: FaceDetector
-) -> tuple[list[Sighting], int, tuple[int, int]]:
-    """What `detector` sees in each n-th frame and in the last; the number of frames; width and height of the last."""
+class FacesSeen(NamedTuple):
+    """What a detector saw in a video."""
+
+    sightings: list[Sighting]
+    num_frames: int
+    size: tuple[int, int]
+    """Width and height of the picture."""
+
+
+def find_faces(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector) -> FacesSeen:
+    """What `detector` sees in each n-th frame and in the last."""
     sightings: list[Sighting] = []
     number, frame = -1, None
     for number, frame in enumerate(frames):
@@ -138,12 +146,14 @@ def find_faces(
         raise FaceError("the video has no frames")
     if number % detector.every:
         sightings.append(Sighting(number, detector.detect(number, frame)))
-    return sightings, number + 1, (frame.shape[1], frame.shape[0])
+    return FacesSeen(sightings, number + 1, (frame.shape[1], frame.shape[0]))
 
 
 def smooth(points: Array, window: int = SMOOTHING) -> Array:
-    """Average the shapes (T, N, 2) over `window`, which is centred and narrower near the ends; every frame keeps its
-    own centre of gravity."""
+    """Average the shapes (T, N, 2) over time; every frame keeps its own centre of gravity.
+
+    The window reaches `window` / 2 frames to either side, and equally less far near the ends of the clip.
+    """
     num_frames = len(points)
     centre = points.mean(axis=1, keepdims=True)
     sums = np.concatenate([np.zeros_like(points[:1]), np.cumsum(points - centre, axis=0)])
@@ -216,14 +226,13 @@ def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.ui
     return crop
 
 
-def _report(
-    tracks: list[Track], track: Track, looked: int, aligned: Array, to_crop: Array, picture: tuple[int, int]
-) -> TrackReport:
-    """Describe the crop of `track`, seen in `looked` frames of size `picture`, with `aligned` points (T, 28, 2)."""
+def _report(seen: FacesSeen, tracks: list[Track], track: Track, aligned: Array, to_crop: Array) -> TrackReport:
+    """Describe the crop of `track`, one of the `tracks`, with `aligned` points (T, 28, 2)."""
     offset = aligned[:, LIPS].mean((0, 1)) - MEAN_MOUTH
     misfit = float(np.linalg.norm(aligned[:, STABLE] - MEAN_FACE, axis=2).mean())
     enlargement = float(np.median(np.linalg.norm(to_crop[:, :, 0], axis=1)))
-    outside = _share_outside(to_crop, picture)
+    outside = _share_outside(to_crop, seen.size)
+    looked = len(seen.sightings)
     missing = looked - len(track.frames)
     others = sorted((other.size for other in tracks if other is not track), reverse=True)
     notes = {
@@ -246,11 +255,11 @@ def _report(
     )
 
 
-def _share_outside(to_crop: Array, picture: tuple[int, int]) -> float:
-    """Share of the crops that lies outside the picture (width, height)."""
+def _share_outside(to_crop: Array, size: tuple[int, int]) -> float:
+    """Share of the crops that lies outside a picture of `size` (width, height)."""
     grid = np.stack(np.meshgrid(*[np.linspace(0, CROP_SIZE, 9)] * 2), axis=-1).reshape(1, -1, 2)
     places = apply(np.stack([cv2.invertAffineTransform(transform) for transform in to_crop]), grid)
-    return float(np.mean(np.any((places < 0) | (places > picture), axis=2)))
+    return float(np.mean(np.any((places < 0) | (places > size), axis=2)))
 
 
 def _choice(track: Track, others: list[float]) -> str:
