@@ -12,6 +12,8 @@ from seehear.checkpoint import save_model
 from seehear.config import SIZES
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
+from seehear.data.faces import FacePoints
+from seehear.data.mouth import MEAN_FACE, MEAN_MOUTH
 from seehear.model.usr import USR
 from seehear.tokenizer import Tokenizer
 
@@ -73,3 +75,15 @@ def random_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         write_clip(root / utterance.clip, random_clip(utterance.frames, seed=number))
     ids = [utterance.id for utterance in utterances]
     return Corpus.write(root, utterances, {"test": ids[:5], "mute": ids[5:]})
+
+
+ANGLES = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+MEAN_POINTS = np.vstack([MEAN_FACE, MEAN_MOUTH + np.stack([22 * np.cos(ANGLES), 9 * np.sin(ANGLES)], axis=1)])
+"""(28, 2) the mean face with an oval for lips."""
+
+
+def face_at(x: float, y: float, scale: float = 1.0, degrees: float = 0.0) -> FacePoints:
+    """The mean face with its mouth at (x, y), enlarged and turned."""
+    turn = scale * np.exp(1j * np.deg2rad(degrees))
+    z = ((MEAN_POINTS - MEAN_MOUTH) @ (1, 1j)) * turn
+    return np.stack([z.real + x, z.imag + y], axis=1).astype(np.float32)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,10 +19,7 @@ from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.contact_sheet import CONTACT_SHEET
 from seehear.data.corpus import Corpus
 from seehear.data.sources import find_sources
-from seehear.data.transcripts import Transcription, read_transcripts
 from seehear.data.validation import validate
-from seehear.data.workers import Died, spread
-from seehear.errors import CorpusError
 
 SEEHEAR = str(Path(sys.executable).with_name("seehear"))
 Run = subprocess.CompletedProcess[str]
@@ -57,56 +53,6 @@ def make_videos(folder: Path, names: "list[str]", frames: int = 5) -> Path:
 
 def lines_of(path: Path) -> "list[dict[str, object]]":
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-# Transcripts
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("t.tsv", 'a\tsay "no", twice\nb/c\tgreen\n'),
-        ("t.tsv", '\ufeffID\tSpeaker\tText\r\na\t\tsay "no", twice\r\n\r\nb/c\t\tgreen\r\n'),
-        ("t.csv", 'a,"say ""no"", twice"\nb/c,green\n'),
-        ("t.csv", 'text,id\n"say ""no"", twice",a\ngreen,b/c\n'),
-        ("t.jsonl", '{"id": "a", "text": "say \\"no\\", twice"}\n\n{"id": "b/c", "text": "green", "x": 1}\n'),
-    ],
-    ids=["tsv", "tsv of a spreadsheet", "csv", "csv with header", "jsonl"],
-)
-def test_transcripts_are_read(tmp_path: Path, name: str, content: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content.encode())
-    assert read_transcripts(path) == {"a": Transcription('say "no", twice'), "b/c": Transcription("green")}
-
-
-def test_a_transcript_may_name_the_speaker(tmp_path: Path) -> None:
-    path = tmp_path / "t.tsv"
-    path.write_text("a\tgreen\ts1\nb\tblue\n", encoding="utf-8")
-    assert read_transcripts(path) == {"a": Transcription("green", "s1"), "b": Transcription("blue", None)}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "faults"),
-    [
-        ("t.tsv", "a\tgreen\nb\n\tblue\na\tred\n", ["line 2: no text", "line 3: no id", "line 4: the id 'a'"]),
-        ("t.csv", 'a,one, two, three, four\nb,"open\n', ["line 1: 5 columns", "quote a text", "line 2: unexpected"]),
-        ("t.csv", 'a,"two\nlines"\nb\n', ["line 3: no text"]),
-        ("t.jsonl", '{"id": "a"}\n[]\n{"id": 1, "text": "x"}\n{', ["line 1: must", "line 2", "line 3", "line 4: not"]),
-        ("t.doc", "a\tgreen\n", ["transcripts are .tsv, .csv or .jsonl"]),
-        ("t.tsv", b"a\t\xff\n", ["is not UTF-8"]),
-    ],
-    ids=["tsv", "csv", "csv of several lines", "jsonl", "suffix", "encoding"],
-)  # fmt: skip
-def test_all_faults_of_transcripts_are_named(
-    tmp_path: Path, name: str, content: "str | bytes", faults: "list[str]"
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(CorpusError) as failure:
-        read_transcripts(path)
-    for fault in faults:
-        assert fault in str(failure.value)
-    assert str(path) in str(failure.value)
 
 
 # Which videos there are
@@ -365,44 +311,3 @@ def test_grid_is_prepared_with_mediapipe(shared: Path, tmp_path: Path, prepare: 
     assert (out / "clips" / "bbaf4p.mp4").stat().st_size < 75_000
     lines = run.stderr.splitlines()
     assert [line.split(":")[0].split(",")[0] for line in lines if "clips" not in line] == ["rejected pbio7a.mp4"]
-
-
-# Processes that die
-
-
-def careful(limit: int) -> Callable[[int], int]:
-    """A worker that doubles numbers, dies at 13 and, the first time, at those from `limit` on."""
-
-    def work(number: int) -> int:
-        if number == 13:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if number >= limit:
-            raise CorpusError(f"{number} is too much")
-        return 2 * number
-
-    return work
-
-
-def never_ready() -> Callable[[int], int]:
-    raise RuntimeError("no")
-
-
-def test_a_job_that_kills_its_process_costs_that_job_alone() -> None:
-    results = dict(spread(partial(careful, 100), range(20), processes=3))
-    died = results.pop(13)
-    assert died == Died("the process that worked on it died of SIGSEGV")
-    assert results == {number: 2 * number for number in range(20) if number != 13}
-
-
-def test_an_error_that_concerns_all_jobs_ends_the_run() -> None:
-    with pytest.raises(CorpusError, match="5 is too much"):
-        list(spread(partial(careful, 5), [1, 2, 3, 4, 5], processes=1))
-
-
-def test_processes_that_never_start_are_not_tried_forever() -> None:
-    results = list(spread(never_ready, [1, 2], processes=1))
-    assert [type(result) for _, result in results] == [Died, Died]
-
-
-def test_nothing_to_do_starts_nothing() -> None:
-    assert list(spread(never_ready, [], processes=4)) == []
