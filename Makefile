@@ -21,14 +21,17 @@ PIP       := $(BIN)/python -m pip --disable-pip-version-check install -qq
 LIBRARIES := "libEGL.so.1", "libGLESv2.so.2"
 PACKAGES  := libegl1 libgles2
 
+# Training allocates and frees large blocks all the time; glibc hands them out faster in huge pages (Linux).
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
 .PHONY: demo test check clean libraries has-libraries
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	$(BIN)/seehear demo --out demo
+	$(HUGE_PAGES) $(BIN)/seehear demo --out demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
