@@ -14,6 +14,7 @@ SHOWN = 20
 """Rejected clips that the summary lists; the others stand in rejected.jsonl."""
 
 
+# Over 60 lines: most are the options of the command and their help.
 def prepare(
     source: Annotated[
         Path,

@@ -9,8 +9,8 @@ import typer
 def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder to make the corpus in; it must be empty or not exist.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same corpus.")] = 0,
-    labelled: Annotated[int, typer.Option(min=1, help="Training clips with their text.")] = 100,
-    unlabelled: Annotated[int, typer.Option(min=0, help="Training clips without.")] = 500,
+    labelled: Annotated[int, typer.Option(min=1, help="Training clips with their text.")] = 150,
+    unlabelled: Annotated[int, typer.Option(min=0, help="Training clips without.")] = 450,
     valid: Annotated[int, typer.Option(min=0, help="Clips to watch training with.")] = 40,
     test: Annotated[int, typer.Option(min=0, help="Clips to report on.")] = 80,
     test_voices: Annotated[int, typer.Option(min=0, help="Out of domain: voices and faces not trained on.")] = 40,
@@ -20,7 +20,7 @@ def synthesize(
 ) -> None:
     """Make a small [bold]synthetic[/bold] corpus: espeak-ng speaks, a drawn mouth moves with it. Needs no download.
 
-    20 words in commands such as "put blue bat nine please", in ten voices; the lips cannot tell bat from mat, and noise
+    20 words in commands such as "take blue bat nine now", in ten voices; the lips cannot tell bat from mat, and noise
     hides what they show. OUT/truth.jsonl says what is spoken in every clip, unlabelled ones included.
     """
     import time

@@ -50,7 +50,7 @@ class Face:
     @staticmethod
     def draw(rng: np.random.Generator) -> "Face":
         """A face at random."""
-        skin = rng.uniform(120, 190)
+        skin = rng.uniform(130, 180)
         return Face(
             half_width=rng.uniform(20, 24),
             upper_thickness=rng.uniform(5, 7.5),
@@ -187,11 +187,11 @@ def _head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.
 def _light(num_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Brightness: its level, a gradient over the picture, and its slow change and flicker: (T, 96, 96) float32."""
     across = np.linspace(-1, 1, CROP_SIZE, dtype=np.float32)
-    gradient = rng.uniform(-0.2, 0.2) * across[None, :] + rng.uniform(-0.15, 0.15) * across[:, None]
+    gradient = rng.uniform(-0.12, 0.12) * across[None, :] + rng.uniform(-0.08, 0.08) * across[:, None]
     times = np.arange(num_frames) / FRAME_RATE
     slow = rng.uniform(0, 0.05) * np.sin(2 * np.pi * rng.uniform(0.2, 1) * times + rng.uniform(0, 2 * np.pi))
     flicker = 0.01 * rng.standard_normal(num_frames)
-    level = rng.uniform(0.75, 1.2) * (1 + slow + flicker)
+    level = rng.uniform(0.85, 1.15) * (1 + slow + flicker)
     return np.asarray(level[:, None, None] * (1 + gradient), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The grammar of the synthetic corpus: commands such as "put blue bat nine please".
+"""The grammar of the synthetic corpus: commands such as "take blue bat nine please".
 
 Its words are chosen so that the eye and the ear need each other. The lips cannot tell bat from mat, fan from van, coat
 from goat (each pair begins with one viseme), so lips alone err on every second object; noise hides what the lips show
@@ -7,8 +7,8 @@ plainly, as in five and nine. They are few, so that a hundred clips say each abo
 
 import numpy as np
 
-VERBS = ("put", "move", "find", "show")
-COLOURS = ("white", "red", "blue", "green")
+VERBS = ("take", "move", "find", "show")
+COLOURS = ("white", "red", "blue", "black")
 OBJECTS = ("bat", "mat", "fan", "van", "coat", "goat")
 NUMBERS = ("one", "four", "five", "nine")
 ADVERBS = ("now", "please")

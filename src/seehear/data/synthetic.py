@@ -62,8 +62,8 @@ class Split(NamedTuple):
 
 def default_splits(
     *,
-    labelled: int = 100,
-    unlabelled: int = 500,
+    labelled: int = 150,
+    unlabelled: int = 450,
     valid: int = 40,
     test: int = 80,
     test_voices: int = 40,
@@ -149,13 +149,13 @@ def record_in_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     decay = rng.uniform(0.03, 0.12)  # seconds in which the echo falls to 1/e in amplitude
     times = np.arange(int(0.3 * SAMPLE_RATE)) / SAMPLE_RATE
     response = rng.standard_normal(len(times)) * np.exp(-times / decay)
-    response *= rng.uniform(0.1, 0.4) / np.linalg.norm(response)
+    response *= rng.uniform(0.05, 0.2) / np.linalg.norm(response)
     response[0] = 1
     size = len(audio) + len(response)
     heard = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
-    level = 10 ** (rng.uniform(-34, -24) / 20)  # root mean square, full scale being 1
+    level = 10 ** (rng.uniform(-31, -27) / 20)  # root mean square, full scale being 1
     heard *= level / np.sqrt(np.mean(heard**2))
-    heard += level * 10 ** (rng.uniform(-40, -25) / 20) * rng.standard_normal(len(heard))
+    heard += level * 10 ** (rng.uniform(-45, -32) / 20) * rng.standard_normal(len(heard))
     return np.clip(heard, -1, 1).astype(np.float32)
 
 
