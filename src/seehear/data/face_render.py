@@ -57,7 +57,7 @@ class Face:
             lower_thickness=rng.uniform(7, 10),
             bow=rng.uniform(0.1, 0.4),
             corner=rng.uniform(-1.5, 2),
-            reach=rng.uniform(15, 20),
+            reach=rng.uniform(18, 23),
             skin=skin,
             lip=skin - rng.uniform(22, 45),
             nose_height=rng.uniform(20, 24),
@@ -71,7 +71,7 @@ class Filming(NamedTuple):
     """How much head, light and camera vary in a clip."""
 
     motion: float = 1.0
-    """Scale of the head's motion; 1: about 2 pixels, 2 degrees and 3 % in a clip, and twice that between clips."""
+    """Scale of the motion that alignment leaves; 1: a pixel, a degree, 1.5 % in a clip, twice that between clips."""
     noise: float = 2.0
     """Standard deviation of the sensor's noise, in greys."""
 
@@ -103,10 +103,10 @@ def _draw(shape: MouthShape, face: Face, skin: np.ndarray) -> np.ndarray:
     pressed, opened = np.maximum(-opening, 0), np.maximum(opening, 0)
 
     # Contours, each (T, 1, U): outer and inner edge of each lip, from corner to corner.
-    x = POSITION[None, None, :] / (face.half_width * (1 + 0.16 * width - 0.10 * protrusion))
+    x = POSITION[None, None, :] / (face.half_width * (1 + 0.20 * width - 0.14 * protrusion))
     arch = np.clip(1 - x**2, 0, 1)
     seam = -face.corner * x**2
-    gap = face.reach * opened * (1 - 0.35 * np.maximum(width, 0))
+    gap = face.reach * opened * (1 - 0.2 * np.maximum(width, 0))
     upper_inner = seam - (0.3 * gap + 3.5 * tuck) * arch
     lower_inner = seam + (0.7 * gap - 1.5 * tuck) * arch
     fullness = (1 + 0.3 * protrusion) * (1 - 0.8 * pressed) * np.sqrt(arch)
@@ -139,7 +139,7 @@ def _inside_of_mouth(
     gap = np.maximum(lower - upper, 0)
     inside = np.full(np.broadcast_shapes(v.shape, upper.shape), 26, np.float32)
     _paint(inside, np.float32(90), _coverage(v - lower + (0.25 + 0.5 * tongue) * gap))
-    shown = np.minimum(5.5, 0.45 * gap) * (1 - protrusion) + teeth * gap  # of the teeth; pushed-out lips hide them
+    shown = np.minimum(4.5, 0.35 * gap) * (1 - protrusion) + teeth * gap  # of the teeth; pushed-out lips hide them
     _paint(inside, np.float32(205), _coverage(upper + np.minimum(shown, gap) - v))
     _paint(inside, np.float32(125), np.maximum(tongue - 0.5, 0) * 2 * _coverage(v - 0.6 * upper - 0.4 * lower))
     return inside
@@ -175,12 +175,12 @@ def _head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.
     times = np.arange(num_frames) / FRAME_RATE
     swing = rng.uniform(0.2, 0.9, (4, 1)) * 2 * np.pi * times + rng.uniform(0, 2 * np.pi, (4, 1))
     wander = rng.uniform(-1, 1, (4, 1)) + 0.5 * np.sin(swing)  # (4, T)
-    angle = np.deg2rad(4 * scale) * wander[0]
-    size = 1 + 0.06 * scale * wander[1]
+    angle = np.deg2rad(2 * scale) * wander[0]
+    size = 1 + 0.03 * scale * wander[1]
     cosine, sine = size * np.cos(angle), size * np.sin(angle)
     turn = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)  # (T, 2, 2)
     crop_middle, canvas_middle = (CROP_SIZE - 1) / 2, (CANVAS - 1) / 2
-    shift = crop_middle + 3.5 * scale * wander[2:].T - turn @ np.full(2, canvas_middle)
+    shift = crop_middle + 1.8 * scale * wander[2:].T - turn @ np.full(2, canvas_middle)
     return np.concatenate([turn, shift[:, :, None]], -1)
 
 
