@@ -42,7 +42,10 @@ def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
     }
     for axes, (title, unit) in titles.items():
         axes.set(title=title, xlabel="step", ylabel=unit)
-        axes.set_ylim(bottom=0)
+        if axes is labelled:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize="small")
