@@ -14,7 +14,7 @@ import seehear
 from conftest import random_clip
 from media_files import make_media
 from seehear.checkpoint import load_model
-from seehear.data.clipfile import write_clip
+from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus
 from seehear.data.faces import FacePoints
 from seehear.decoding.options import DecodingMethod, DecodingOptions
@@ -56,13 +56,16 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files with sound and picture, and with one of them only; `crop` and `mute crop` have the size of a crop."""
     folder = tmp_path_factory.mktemp("recordings")
     (folder / "clip").mkdir()
-    write_clip(folder / "clip" / "crop.mp4", random_clip(20))
+    crop = random_clip(20)
+    write_clip(folder / "clip" / "crop.mp4", crop)
+    write_clip(folder / "clip" / "silent.mp4", MouthClip(crop.video, np.zeros_like(crop.audio)))
     return {
         "crop": folder / "clip" / "crop.mp4",
         "mute crop": make_media(folder / "mute.mp4", size=(96, 96), audio_codec=None),
         "scene": make_media(folder / "scene.mp4", audio_codec="aac"),
         "mute scene": make_media(folder / "mute-scene.mp4", audio_codec=None),
         "sound": make_media(folder / "sound.wav", video_codec=None),
+        "silent crop": folder / "clip" / "silent.mp4",
     }
 
 
@@ -86,6 +89,7 @@ def test_a_file_gives_what_its_clip_gives_in_evaluation(
     [
         ("crop", "av", "the file has sound and video"),
         ("mute crop", "v", "the file has no sound"),
+        ("silent crop", "v", "the file's sound is silent, so lips alone"),
         ("sound", "a", "the file has no video"),
         ("scene", "a", "no usable face"),
     ],
@@ -171,8 +175,9 @@ def test_a_long_recording_is_refused_with_the_limit(recognizer: Recognizer, tmp_
 
 def test_warnings_reach_the_transcript_without_the_path(recognizer: Recognizer, tmp_path: Path) -> None:
     path = make_media(tmp_path / "hole.mkv", size=(96, 96), holes=((0.4, 1.3),))
-    transcript = recognizer.transcribe(path, "a", CTC)
-    assert any(warning.startswith("a hole of") for warning in transcript.warnings)
+    for modality in Modality:
+        transcript = recognizer.transcribe(path, modality, CTC)
+        assert any(warning.startswith("a hole of") for warning in transcript.warnings)
 
 
 def test_scores_are_mean_log_probabilities(recognizer: Recognizer, recordings: dict[str, Path]) -> None:

@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 
+from seehear.data.batch import TrainingClips
 from seehear.data.clipfile import MouthClip
+from seehear.data.corpus import Corpus
 from seehear.data.noise import mix
-from seehear.data.transforms import central_crop, change_speed, normalise_video, random_crop, span_mask
+from seehear.data.transforms import (
+    central_crop,
+    change_speed,
+    normalise_video,
+    random_crop,
+    span_mask,
+    without_speech,
+)
+from seehear.recipe import AugmentConfig
+from seehear.tokenizer import Tokenizer
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 96, 96)).astype(np.uint8)
@@ -72,6 +83,34 @@ def test_silence_stays_finite(speech: int, noise: int) -> None:
 def test_loud_mixtures_do_not_clip() -> None:
     speech, noise = np.full(1000, 0.9, np.float32), np.full(500, 0.9, np.float32)
     assert np.abs(mix(speech, noise, 0.0, RNG)).max() <= 1.0
+
+
+@pytest.mark.parametrize("frames", [1, 2, 75])
+def test_a_clip_without_speech_is_still_and_faint(frames: int) -> None:
+    rng = np.random.default_rng(3)
+    video = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 96, 96))
+    speech = MouthClip(video=video, audio=rng.uniform(-0.5, 0.5, frames * 640).astype(np.float32))
+    loudness = np.sqrt(np.mean(speech.audio**2))
+    quiet = [without_speech(speech, rng) for _ in range(20)]
+    for clip in quiet:
+        assert clip.video.shape == video.shape
+        assert clip.video.max() <= 3
+        assert clip.audio.shape == speech.audio.shape
+        assert np.sqrt(np.mean(clip.audio**2)) < 0.15 * loudness
+    assert any(clip.audio.any() for clip in quiet)
+    assert not all(clip.audio.any() for clip in quiet)
+
+
+def test_some_labelled_clips_say_nothing(random_corpus: Corpus, tokenizer: Tokenizer) -> None:
+    augment = AugmentConfig(silence_probability=0.5)
+    clips = TrainingClips(random_corpus, random_corpus.split("test"), augment, tokenizer)
+    said = [clips[0, seed] for seed in range(40)]
+    silent = [example for example in said if not example.text]
+    assert 5 < len(silent) < 35
+    assert all(example.tokens == [] for example in silent)
+    assert all(np.abs(example.audio).max() < 0.1 for example in silent)
+    unlabelled = TrainingClips(random_corpus, random_corpus.split("test"), augment, None)
+    assert all(np.abs(unlabelled[0, seed].audio).max() > 0.1 for seed in range(40))
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.0, 1.15])

@@ -98,6 +98,9 @@ class AugmentConfig(FrozenModel):
     """Random change of loudness, up to so many decibels either way (ours)."""
     contrast: float = 0.0
     """Random change of contrast and brightness, as a share (ours)."""
+    silence_probability: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of labelled clips in whose place a still mouth, faint noise and no words are shown, so that the model
+    learns to say nothing (ours)."""
 
 
 class ObjectiveConfig(FrozenModel):
@@ -168,7 +171,9 @@ class RunConfig(FrozenModel):
     keep: int = Field(2, gt=0)
     """How many checkpoints are kept."""
     validate_every: int = Field(0, ge=0)
-    """Steps between validations with greedy CTC decoding; 0 for only the last step."""
+    """Steps between validations; 0 for only the last step."""
+    validate_with: Literal["attention", "ctc"] = "attention"
+    """Greedy decoding of validations. In short runs greedy CTC lags far behind (RESULTS.md, tuning)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "RunConfig":

@@ -85,7 +85,7 @@ class Recognizer:
         wanted = None if modality == "auto" else Modality(modality)
         source = self._read(path, wanted, detector, warnings)
         segments: tuple[Segment, ...] = ()
-        if source.audio is not None and source.video is None and np.abs(source.audio).max(initial=0.0) <= SILENCE:
+        if source.audio is not None and source.video is None and _silent(source.audio):
             warnings.append("there is nothing but silence")
         else:
             segments = self._recognise(source, options)
@@ -126,6 +126,8 @@ class Recognizer:
         if info.has_audio and (wanted is None or wanted.uses_audio):
             audio = read_audio(path, num_frames=None if video is None else len(video), on_warning=warnings.append)
             audio = np.pad(audio, (0, -len(audio) % SAMPLES_PER_FRAME))
+            if wanted is None and video is not None and _silent(audio):
+                audio, reason = None, "the file's sound is silent, so lips alone"
         frames = len(video) if video is not None else len(audio) // SAMPLES_PER_FRAME if audio is not None else 0
         if frames > MAX_SECONDS * FRAME_RATE:  # what a header says of the duration may be wrong
             raise MediaError(f"{path} is longer than the {MAX_SECONDS:.0f} s that can be transcribed")
@@ -141,9 +143,10 @@ class Recognizer:
         if detector == "auto":
             detector = "cropped" if (info.width, info.height) == (CROP_SIZE, CROP_SIZE) else "mediapipe"
         if detector == "cropped":
-            track = read_cropped(info.path)
+            track = read_cropped(info.path, on_warning=warnings.append)
         else:
-            track = crop_video(info.path, self._mediapipe if detector == "mediapipe" else detector)
+            finder = self._mediapipe if detector == "mediapipe" else detector
+            track = crop_video(info.path, finder, on_warning=warnings.append)
         if track.report.faces > 1:
             warnings.append(f"lips are read from {track.report.chosen}")
         warnings.extend(track.report.warnings)
@@ -199,6 +202,10 @@ def find_model_folder(model: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"there is no folder {model}, and the Hugging Face hub does not give it: {reason}") from error
+
+
+def _silent(audio: NDArray[np.float32]) -> bool:
+    return bool(np.abs(audio).max(initial=0.0) <= SILENCE)
 
 
 def _check_streams(info: MediaInfo, wanted: Modality) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from seehear.data.clipfile import MouthClip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
-from seehear.data.transforms import augment_clip, central_crop, normalise_video, visible
+from seehear.data.transforms import augment_clip, central_crop, normalise_video, visible, without_speech
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME
 from seehear.recipe import AugmentConfig
 from seehear.tokenizer import Tokenizer
@@ -201,11 +201,13 @@ class TrainingClips(Dataset[Example]):
     def __getitem__(self, index: tuple[int, int]) -> Example:
         position, seed = index
         utterance, rng = self.utterances[position], np.random.default_rng(seed)
-        clip = augment_clip(self._read(utterance), self.augment, rng)
+        clip, text = self._read(utterance), utterance.text if self.tokenizer else None
+        if self.tokenizer and rng.random() < self.augment.silence_probability:
+            clip, text = without_speech(clip, rng), ""
+        clip = augment_clip(clip, self.augment, rng)
         assert clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
         video_keep, audio_keep = visible(len(clip.video), self.augment, rng)
         noisy = rng.random() < self.augment.noise_probability
-        text = utterance.text if self.tokenizer else None
         return Example(
             id=utterance.id,
             video=normalise_video(clip.video),

@@ -9,6 +9,10 @@ from seehear.recipe import AugmentConfig
 
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 """Normalisation of grey values in [0, 1] (METHOD §1)."""
+STILL_FRAMES = 3
+"""Frames after the first that a mouth which keeps still goes through."""
+FAINTER_DB = (20.0, 60.0)
+"""How far below the speech the noise of a clip without speech lies."""
 
 
 def normalise_video(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,6 +66,19 @@ def change_speed(clip: MouthClip, factor: float) -> MouthClip:
     times = np.arange(frames * SAMPLES_PER_FRAME) * factor
     audio = np.interp(times, np.arange(len(clip.audio)), clip.audio, right=0.0)
     return MouthClip(video=clip.video[nearest], audio=audio.astype(np.float32))
+
+
+def without_speech(clip: MouthClip, rng: np.random.Generator) -> MouthClip:
+    """As long a clip in which nothing is said: a mouth that keeps still, and faint noise.
+
+    The mouth is that of the first frames, to and fro at random, so that a camera's noise stays what it is. The noise
+    is white, of a random level far below the clip's own; some clips have none.
+    """
+    steps = rng.integers(-1, 2, size=len(clip.video)).cumsum()
+    still = np.abs((steps + STILL_FRAMES) % (2 * STILL_FRAMES) - STILL_FRAMES).clip(max=len(clip.video) - 1)
+    level = np.sqrt(np.mean(clip.audio**2)) * 10.0 ** (-rng.uniform(*FAINTER_DB) / 20.0) if rng.random() < 0.8 else 0.0
+    noise = rng.standard_normal(len(clip.audio), dtype=np.float32) * np.float32(level)
+    return MouthClip(video=clip.video[still], audio=noise)
 
 
 def augment_clip(clip: MouthClip, augment: AugmentConfig, rng: np.random.Generator) -> MouthClip:

@@ -15,13 +15,13 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: T
         target_lengths: (B,) tokens of each clip.
         weights: (B,) weight of each clip's loss; 0 leaves it out, but it stays in the mean.
 
-    A target that does not fit its frames (infinite loss), or is empty, costs nothing.
+    A target that does not fit its frames (infinite loss) costs nothing; an empty one asks for blanks alone.
     """
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
     losses = F.ctc_loss(
         log_probs, targets, lengths, target_lengths, blank=0, reduction="none", zero_infinity=True
     )  # (B,)
-    return torch.where(target_lengths > 0, losses * weights, 0.0).mean()
+    return (losses * weights).mean()
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:

@@ -32,7 +32,6 @@ def labelled_losses(
     features = student.encode(video, audio, batch.mask)
     hidden = decode_all(student, features, batch.mask, with_sos(batch.tokens, student.sos))
     targets = with_eos(batch.tokens, batch.token_lengths, student.eos)
-    # A clip without words teaches the decoder to stop at once, and CTC nothing.
     weights = position_mask(batch.token_lengths + 1, targets.shape[1]).float()
     everything = torch.ones(len(targets), device=targets.device)
     losses: dict[Modality, Tensor] = {}

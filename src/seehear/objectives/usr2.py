@@ -126,7 +126,8 @@ class USR2(Objective):
             return from_ctc
         last = labels.attention_tokens.gather(1, labels.attention_lengths.clamp_min(1)[:, None] - 1).squeeze(1)
         without_eos = labels.attention_lengths - (last == self.student.eos).long()
-        from_attention = ctc_loss(logits, lengths, labels.attention_tokens, without_eos, trusted.attention_sequence)
+        says_something = trusted.attention_sequence * (without_eos > 0)
+        from_attention = ctc_loss(logits, lengths, labels.attention_tokens, without_eos, says_something)
         return (1 - v) * from_ctc + v * from_attention
 
     def attention_part(self, logits: Tensor, labels: PseudoLabels, trusted: TrustedLabels) -> Tensor:

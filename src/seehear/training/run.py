@@ -59,7 +59,7 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
     streams, steps = open_streams(recipe, material, tokenizer, device)
     objective = build_objective(recipe, student, steps)
-    validate = _validation(objective, tokenizer, material, device) if material.valid else None
+    validate = _validation(objective, tokenizer, material, recipe.run.validate_with) if material.valid else None
     trainer = Trainer(objective, recipe, steps, streams, checkpoints, validate, device)
     if state is not None:
         trainer.restore(state)
@@ -151,10 +151,10 @@ def describe(recipe: Recipe, material: Material, tokenizer: Tokenizer, student: 
 
 
 def _validation(
-    objective: Objective, tokenizer: Tokenizer, material: Material, device: str
+    objective: Objective, tokenizer: Tokenizer, material: Material, method: str
 ) -> Callable[[], Mapping[str, float]]:
-    """WER of the student (and the teacher's, audiovisual) on the validation clips, by greedy CTC decoding."""
-    options = DecodingOptions(method=DecodingMethod.CTC)
+    """WER of the student (and the teacher's, audiovisual) on the validation clips, by greedy decoding."""
+    options = DecodingOptions(method=DecodingMethod(method))
 
     def word_error_rates() -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -197,6 +197,7 @@ def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, card: Mode
 
 def _essence(recipe: Recipe) -> Recipe:
     """A recipe without what may change when a run goes on: how often it reports, how many processes read."""
-    run = recipe.run.model_copy(update={"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0})
+    reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": "ctc"}
+    run = recipe.run.model_copy(update=reporting)
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
     return recipe.model_copy(update={"run": run, "data": data, "about": ""})
