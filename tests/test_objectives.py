@@ -239,7 +239,7 @@ def test_the_teacher_is_a_moving_average_and_keeps_its_running_statistics_out_of
     "tokens", [[[], [1, 2]], [[], []], [[1] * 40, [2]]], ids=["one empty", "all empty", "too long"]
 )
 def test_odd_transcripts_keep_the_loss_finite(tokens: list[list[int]]) -> None:
-    """An empty transcript asks CTC for blanks; one of more tokens than frames it passes over. The decoder learns both."""
+    """An empty transcript asks CTC for blanks alone, one of more tokens than frames costs it nothing."""
     labelled = make_batch([14, 11], labelled=True)
     examples = [
         Example(id=str(row), video=labelled.video[row].numpy(), audio=labelled.audio[row].numpy(), tokens=tokens[row])
