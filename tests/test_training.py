@@ -78,7 +78,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Path, tmp_path: Path)
     assert [line["step"] for line in strip[0]] == [1, 2, 3, 4, 4]
     assert "v/ctc/unlabelled" not in strip[0][0]  # the supervised start
     assert {"v/ctc/unlabelled", "teacher/ctc_confidence", "a/attention/labelled", "lr"} <= strip[0][1].keys()
-    assert {"valid/a", "valid/v", "valid/av", "valid/teacher/av"} <= strip[0][4].keys()
+    assert {"valid/ctc/a", "valid/attention/v", "valid/ctc/av", "valid/teacher/ctc/av"} <= strip[0][4].keys()
 
 
 @pytest.mark.parametrize("kind", ["supervised", "usr2"])

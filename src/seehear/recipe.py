@@ -172,8 +172,8 @@ class RunConfig(FrozenModel):
     """How many checkpoints are kept."""
     validate_every: int = Field(0, ge=0)
     """Steps between validations; 0 for only the last step."""
-    validate_with: Literal["attention", "ctc"] = "attention"
-    """Greedy decoding of validations. In short runs greedy CTC lags far behind (RESULTS.md, tuning)."""
+    validate_with: tuple[Literal["ctc", "attention"], ...] = ("ctc", "attention")
+    """Greedy decoders of a validation. CTC learns later, and on few clips it generalises further (RESULTS.md)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "RunConfig":

@@ -20,23 +20,27 @@ Records = Sequence[Mapping[str, float]]
 
 def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
     """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is."""
-    figure = Figure(figsize=(12, 7), dpi=110, layout="constrained")
-    validation, labelled, unlabelled, teacher = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(18, 8), dpi=90, layout="constrained")
+    by_ctc, by_attention, teacher, labelled, decoder, unlabelled = figure.subplots(2, 3).flat
     for colour, (name, folder) in enumerate(runs.items()):
         records = read_metrics(folder / "metrics.jsonl")
         for modality, line in LINES.items():
             key, style = modality.value, {"color": f"C{colour}", "linestyle": line}
             label = f"{name}, {key.upper()}"
-            _draw(validation, records, f"valid/{key}", label, style, percent=True)
+            _draw(by_ctc, records, f"valid/ctc/{key}", label, style, percent=True)
+            _draw(by_attention, records, f"valid/attention/{key}", label, style, percent=True)
             _draw(labelled, records, f"{key}/ctc/labelled", label, style, smooth=True)
+            _draw(decoder, records, f"{key}/attention/labelled", label, style, smooth=True)
             _draw(unlabelled, records, f"{key}/ctc/unlabelled", label, style, smooth=True)
         for number, key in enumerate(("ctc_confidence", "ctc_kept", "attention_confidence", "attention_kept")):
             style = {"color": f"C{colour + number // 2}", "linestyle": ("-", "--")[number % 2]}
             words = key.replace("ctc", "CTC").replace("_", " ")
             _draw(teacher, records, f"teacher/{key}", f"{name}, {words}", style, smooth=True, percent=True)
     titles = {
-        validation: ("Word error rate on the validation clips", "%"),
+        by_ctc: ("Word error rate on the validation clips, greedy CTC", "%"),
+        by_attention: ("Word error rate on the validation clips, greedy attention", "%"),
         labelled: ("CTC loss on labelled clips", "nats per clip"),
+        decoder: ("Attention loss on labelled clips", "nats per clip"),
         unlabelled: ("CTC loss on pseudo-labels", "nats per clip"),
         teacher: ("The teacher: confidence, and share of its labels that is kept", "%"),
     }

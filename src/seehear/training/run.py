@@ -151,10 +151,9 @@ def describe(recipe: Recipe, material: Material, tokenizer: Tokenizer, student: 
 
 
 def _validation(
-    objective: Objective, tokenizer: Tokenizer, material: Material, method: str
+    objective: Objective, tokenizer: Tokenizer, material: Material, methods: Sequence[str]
 ) -> Callable[[], Mapping[str, float]]:
-    """WER of the student (and the teacher's, audiovisual) on the validation clips, by greedy decoding."""
-    options = DecodingOptions(method=DecodingMethod(method))
+    """WER of the student (and the teacher's, audiovisual) on the validation clips, by greedy decoding: `ctc/av`."""
 
     def word_error_rates() -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -162,11 +161,12 @@ def _validation(
             if model is None:
                 continue
             modalities = tuple(Modality) if not prefix else (Modality.AUDIOVISUAL,)
-            model.eval()
-            report = evaluate(
-                model, tokenizer, material.corpus, material.valid, modalities, options, max_frames=VALIDATION_FRAMES
-            )
-            numbers |= {f"{prefix}{result.modality.value}": result.wer or 0.0 for result in report.results}
+            for method in methods:
+                options = DecodingOptions(method=DecodingMethod(method))
+                report = evaluate(
+                    model, tokenizer, material.corpus, material.valid, modalities, options, max_frames=VALIDATION_FRAMES
+                )
+                numbers |= {f"{prefix}{method}/{result.modality.value}": result.wer or 0.0 for result in report.results}
         return numbers
 
     return word_error_rates
@@ -197,7 +197,7 @@ def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, card: Mode
 
 def _essence(recipe: Recipe) -> Recipe:
     """A recipe without what may change when a run goes on: how often it reports, how many processes read."""
-    reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": "ctc"}
+    reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": ()}
     run = recipe.run.model_copy(update=reporting)
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
     return recipe.model_copy(update={"run": run, "data": data, "about": ""})
