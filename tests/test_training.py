@@ -78,6 +78,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Path, tmp_path: Path)
     assert [line["step"] for line in strip[0]] == [1, 2, 3, 4, 4]
     assert "v/ctc/unlabelled" not in strip[0][0]  # the supervised start
     assert {"v/ctc/unlabelled", "teacher/ctc_confidence", "a/attention/labelled", "lr"} <= strip[0][1].keys()
+    assert "| valid, 2 clips; AV, greedy ctc | " in (model / "README.md").read_text()
+    assert "; V, greedy attention | " in (model / "README.md").read_text()
+    assert "; V, " not in (out / "teacher" / "README.md").read_text()  # the teacher is validated audiovisually alone
     assert {"valid/ctc/a", "valid/attention/v", "valid/ctc/av", "valid/teacher/ctc/av"} <= strip[0][4].keys()
 
 

@@ -186,6 +186,8 @@ class Recipe(FrozenModel):
     """Everything that fixes a run."""
 
     about: str = ""
+    licence: str = "unknown"
+    """Of the trained weights, as the Hugging Face hub names licences: it depends on the recordings."""
     model: ModelSettings = ModelSettings()
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()

@@ -1,6 +1,5 @@
 """A picture of training runs, drawn from the metrics.jsonl that each of them wrote."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from seehear.modality import Modality
+from seehear.training.monitor import METRICS_FILE, read_metrics
 
 SMOOTHING = 20
 """Steps that a point of a loss curve averages."""
@@ -23,7 +23,7 @@ def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
     figure = Figure(figsize=(18, 8), dpi=90, layout="constrained")
     by_ctc, by_attention, teacher, labelled, decoder, unlabelled = figure.subplots(2, 3).flat
     for colour, (name, folder) in enumerate(runs.items()):
-        records = read_metrics(folder / "metrics.jsonl")
+        records = read_metrics(folder / METRICS_FILE)
         for modality, line in LINES.items():
             key, style = modality.value, {"color": f"C{colour}", "linestyle": line}
             label = f"{name}, {key.upper()}"
@@ -55,11 +55,6 @@ def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
             axes.legend(fontsize="small")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a run in the order written: each has `step` and numbers by name."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _draw(

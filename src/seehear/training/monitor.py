@@ -8,6 +8,13 @@ from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of a run in the order written: each has `step` and numbers by name."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
 
 class Monitor:
     """Writes numbers by name and step; `metrics.jsonl` grows by a line each time, also across resumed runs."""
@@ -15,7 +22,7 @@ class Monitor:
     def __init__(self, folder: Path, log_every: int, steps: int, resumed_at: int = 0) -> None:
         self.log_every = log_every
         self.steps = steps
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
         _drop_after(self.path, resumed_at)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)

@@ -23,7 +23,7 @@ from seehear.objectives.usr2 import USR2
 from seehear.recipe import Recipe, parse_recipe
 from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
 from seehear.training.checkpoints import Checkpoints
-from seehear.training.monitor import Monitor
+from seehear.training.monitor import METRICS_FILE, Monitor, read_metrics
 from seehear.training.trainer import Streams, Trainer
 
 VALIDATION_FRAMES = 2400
@@ -69,7 +69,7 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     with Monitor(out, recipe.run.log_every, steps, trainer.done) as monitor:
         trainer.fit(monitor)
     print(f"trained for {time.monotonic() - started:.0f} s", flush=True)
-    return _save(objective, tokenizer, recipe, model_card(recipe, material, steps), out)
+    return _save(objective, tokenizer, recipe, material, steps, out)
 
 
 def load_material(recipe: Recipe) -> Material:
@@ -183,15 +183,33 @@ def model_card(recipe: Recipe, material: Material, steps: int) -> ModelCard:
         f"{len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled clips, {hours:.2f} hours in all",
         synthetic=synthetic,
         method=f"{recipe.objective.kind}, {steps} steps, seed {recipe.run.seed}",
+        licence=recipe.licence,
     )
 
 
-def _save(objective: Objective, tokenizer: Tokenizer, recipe: Recipe, card: ModelCard, out: Path) -> Path:
+def validation_results(metrics: Sequence[Mapping[str, float]], clips: str, model: str = "") -> dict[str, str]:
+    """The last validation among `metrics` in the words of a card; `model` is "teacher/" for the teacher's."""
+    last = next((record for record in reversed(metrics) if any(key.startswith("valid/") for key in record)), {})
+    return {
+        f"{clips}; {modality.value.upper()}, greedy {method}": f"{last[key]:.1%} WER"
+        for modality in Modality
+        for method in DecodingMethod
+        if (key := f"valid/{model}{method.value}/{modality.value}") in last
+    }
+
+
+def _save(
+    objective: Objective, tokenizer: Tokenizer, recipe: Recipe, material: Material, steps: int, out: Path
+) -> Path:
     """The student as a model folder, and the teacher beside it."""
-    save_model(out / "model", objective.student, tokenizer, card, recipe)
+    card, metrics = model_card(recipe, material, steps), read_metrics(out / METRICS_FILE)
+    clips = f"{recipe.data.valid}, {len(material.valid)} clips"
+    students = replace(card, results=validation_results(metrics, clips))
+    save_model(out / "model", objective.student, tokenizer, students, recipe)
     teacher = objective.teacher_model()
     if teacher is not None:
-        save_model(out / "teacher", teacher, tokenizer, replace(card, title=f"{card.title}, teacher"), recipe)
+        title, results = f"{card.title}, teacher", validation_results(metrics, clips, "teacher/")
+        save_model(out / "teacher", teacher, tokenizer, replace(card, title=title, results=results), recipe)
     return out / "model"
 
 
@@ -200,4 +218,4 @@ def _essence(recipe: Recipe) -> Recipe:
     reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": ()}
     run = recipe.run.model_copy(update=reporting)
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
-    return recipe.model_copy(update={"run": run, "data": data, "about": ""})
+    return recipe.model_copy(update={"run": run, "data": data, "about": "", "licence": ""})
