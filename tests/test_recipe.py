@@ -39,6 +39,23 @@ def test_overrides_take_toml_values_and_plain_text(tmp_path: Path) -> None:
     assert recipe.objective.gamma.v == 1.0
 
 
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("objective.gamma=0.5", (0.5, 0.5, 0.5)),
+        ("objective.gamma={v=0.9, a=0.1, av=0.2}", (0.9, 0.1, 0.2)),
+        ("objective.gamma.a=0.6", (0.97, 0.6, 0.75)),
+    ],
+)
+def test_a_number_for_each_modality_may_be_one_or_some(
+    tmp_path: Path, assignment: str, expected: tuple[float, ...]
+) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('[data]\ncorpus = "x"\n[run]\nsteps = 10\n')
+    gamma = load_recipe(path, [assignment]).objective.gamma
+    assert (gamma.v, gamma.a, gamma.av) == expected
+
+
 def test_all_faults_in_one_message_with_suggestions() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_recipe(

@@ -20,11 +20,16 @@ from seehear.modality import Modality
 
 
 class PerModality(FrozenModel):
-    """A number for each modality."""
+    """A number for each modality; a recipe may give one number for all three."""
 
     v: float
     a: float
     av: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_for_all(cls, value: Any) -> Any:
+        return {"v": value, "a": value, "av": value} if isinstance(value, int | float) else value
 
     def __getitem__(self, modality: Modality) -> float:
         """The number of `modality`."""
@@ -138,6 +143,16 @@ class ObjectiveConfig(FrozenModel):
     """Whether the teacher normalises by the batch or by averages of the student's running statistics."""
     max_label_ratio: float = Field(0.2, gt=0.0, le=1.0)
     """Longest autoregressive label, in tokens per video frame (⌊T/5⌋ in USR's code)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_tables(cls, values: Any) -> Any:
+        """A modality that a table leaves out keeps its default."""
+        if not isinstance(values, Mapping):
+            return values
+        tables = {name: field for name, field in cls.model_fields.items() if field.annotation is PerModality}
+        partial = {name: values[name] for name in tables if isinstance(values.get(name), Mapping)}
+        return {**values, **{name: {**tables[name].default.model_dump(), **given} for name, given in partial.items()}}
 
 
 class OptimiserConfig(FrozenModel):
