@@ -1,6 +1,7 @@
 """The objectives against slow loops; who gets a gradient and who does not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,11 +58,17 @@ def scripted(autoregressive: bool) -> PseudoLabels:
         ctc_tokens=torch.tensor([[3, 4], [5, 0], [0, 0]]),
         ctc_lengths=torch.tensor([2, 1, 0]),
         ctc_confidence=torch.tensor([0.9, 0.5, 1.0]),
+        frame_tokens=torch.tensor([[0, 3, 3, 0, 4, 0, 0, 0], [5, 5, 0, 0, 0, 0, 0, 0], [0] * 8]),
+        frame_confidence=torch.tensor([[0.9, 0.9, 0.7, 0.95, 0.9, 0.9, 0.9, 0.9], [0.9, 0.3] + [0.9] * 6, [1.0] * 8]),
         attention_tokens=attention,
         attention_lengths=lengths,
         attention_confidence=torch.tensor([[0.9, 0.7, 0.85], [0.95, 0.9, 0.81], [0.99, 0.99, 0.99]]),
         prefix=prefix,
     )
+
+
+LENGTHS = torch.tensor([8, 7, 6])
+FRAMES = torch.arange(8) < LENGTHS[:, None]
 
 
 def objective(**settings: object) -> USR2:
@@ -87,7 +94,7 @@ def test_ctc_driven_attention_loss_against_a_loop(w: float) -> None:
                 expected += w * smoothed(logits[clip, position], int(labels.attention_tokens[clip, position]), 0.1)
             if labels.ctc_confidence[clip] >= 0.8:
                 expected += (1 - w) * smoothed(logits[clip, position], ctc_target, 0.1)
-    measured = method.attention_part(logits, labels, method.trusted(labels))
+    measured = method.attention_part(logits, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
     assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
 
 
@@ -99,7 +106,9 @@ def test_autoregressive_attention_loss_against_a_loop() -> None:
         for position in range(int(labels.attention_lengths[clip])):
             if labels.attention_confidence[clip, position] >= 0.8:
                 expected += smoothed(logits[clip, position], int(labels.attention_tokens[clip, position]), 0.1)
-    assert float(method.attention_part(logits, labels, method.trusted(labels))) == pytest.approx(expected / 3, rel=1e-5)
+    assert float(
+        method.attention_part(logits, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
+    ) == pytest.approx(expected / 3, rel=1e-5)
 
 
 def one_ctc(logits: Tensor, target: list[int]) -> float:
@@ -113,20 +122,66 @@ def one_ctc(logits: Tensor, target: list[int]) -> float:
 @pytest.mark.parametrize("v", [0.0, 0.5, 1.0])
 def test_autoregressive_ctc_loss_takes_both_labels(v: float) -> None:
     method, labels = objective(ctc_attention_weight=v), scripted(True)
-    logits, lengths = torch.randn(3, 8, VOCAB), torch.tensor([8, 7, 6])
+    logits = torch.randn(3, 8, VOCAB)
     # Clip 0: CTC label sure; attention sequence (0.9·0.7·0.85)^⅓ ≈ 0.81: sure, eos removed. Clip 1: CTC label in
     # doubt; attention sequence (0.95·0.9·0.81)^⅓ ≈ 0.88: sure, three tokens, no eos to remove. Clip 2: nothing.
     expected = (1 - v) * one_ctc(logits[0], [3, 4]) + v * one_ctc(logits[0], [3, 4])
     expected += v * one_ctc(logits[1, :7], [5, 6, 7])
-    measured = method.ctc_part(logits, lengths, labels, method.trusted(labels))
+    measured = method.ctc_part(logits, LENGTHS, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
     assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
 
 
 def test_ctc_driven_ctc_loss_takes_ctc_labels_alone() -> None:
     method, labels = objective(), scripted(False)
-    logits, lengths = torch.randn(3, 8, VOCAB), torch.tensor([8, 7, 6])
-    measured = method.ctc_part(logits, lengths, labels, method.trusted(labels))
+    logits = torch.randn(3, 8, VOCAB)
+    measured = method.ctc_part(logits, LENGTHS, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
     assert float(measured) == pytest.approx(one_ctc(logits[0], [3, 4]) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("autoregressive", [False, True])
+def test_usr_teaches_the_ctc_head_frame_by_frame(autoregressive: bool) -> None:
+    method, labels = objective(kind="usr"), scripted(autoregressive)
+    assert method.config.ar_probability == 1.0
+    logits, expected = torch.randn(3, 8, VOCAB), 0.0
+    for clip in range(2):  # the third has no CTC labels: no loss at all
+        for frame in range(int(LENGTHS[clip])):
+            if labels.frame_confidence[clip, frame] >= 0.8:
+                expected += smoothed(logits[clip, frame], int(labels.frame_tokens[clip, frame]), 0.0)
+    measured = method.ctc_part(logits, LENGTHS, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
+    assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_the_ctc_head_may_take_attention_labels_in_ctc_driven_steps() -> None:
+    method, labels = objective(ctc_driven_ctc_attention_weight=0.3), scripted(False)
+    logits = torch.randn(3, 8, VOCAB)
+    expected = 0.7 * one_ctc(logits[0], [3, 4]) + 0.3 * (one_ctc(logits[0], [3, 9]) + one_ctc(logits[1, :7], [5, 6]))
+    measured = method.ctc_part(logits, LENGTHS, labels, method.trusted(labels, FRAMES, Modality.VIDEO))
+    assert float(measured) == pytest.approx(expected / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"ctc_threshold": 0.4}, {"ctc": [1, 1, 0], "decoder_ctc": [3, 2, 0], "frame": [8, 6, 0]}),
+        ({"decoder_ctc_threshold": 0.4}, {"decoder_ctc": [3, 2, 0]}),
+        ({"ctc_threshold.v": 0.95}, {"ctc": [0, 0, 0], "decoder_ctc": [0, 0, 0], "frame": [1, 0, 0]}),
+        ({"attention_threshold": 0.86}, {"attention_token": [1, 2, 0], "attention_sequence": [0, 1, 0]}),
+        ({"ctc_attention_threshold": 0.86}, {"attention_sequence": [0, 1, 0]}),
+        ({"attention_filter": "sequence"}, {"attention_token": [3, 2, 0]}),
+        ({"ctc_threshold.a": 0.4, "attention_threshold.a": 0.0}, {}),
+    ],
+)
+def test_each_target_has_a_threshold_of_its_own(settings: dict[str, float], changed: dict[str, list[int]]) -> None:
+    """How much of each clip is trusted, on lips."""
+    usual = {"ctc": [1, 0, 0], "frame": [7, 6, 0], "attention_sequence": [1, 1, 0]}
+    usual |= {"decoder_ctc": [3, 0, 0], "attention_token": [2, 2, 0], "position": [3, 2, 0]}
+    nested: dict[str, object] = {}
+    for key, value in settings.items():
+        name, _, modality = key.partition(".")
+        nested[name] = {**nested.get(name, {}), modality: value} if modality else value  # type: ignore[dict-item]
+    method = objective(**nested)
+    trusted = method.trusted(scripted(False), FRAMES, Modality.VIDEO)._asdict()
+    assert {name: weights.view(3, -1).sum(1).tolist() for name, weights in trusted.items()} == usual | changed
 
 
 def test_total_loss_weights_modalities_and_streams() -> None:
@@ -179,7 +234,9 @@ def test_teacher_labels_are_aligned_and_come_from_the_clean_audiovisual_clip(aut
 def test_an_empty_teacher_gives_no_loss() -> None:
     method = objective(ar_probability=0.0)
     labels = scripted(False)
-    empty = PseudoLabels(**{**vars(labels), "ctc_lengths": torch.zeros(3, dtype=torch.long)})
+    empty = replace(labels, ctc_lengths=torch.zeros(3, dtype=torch.long))
+    frames = torch.zeros(3, 15)
+    empty = replace(empty, frame_tokens=frames.long(), frame_confidence=frames + 1)
     losses, _ = method.unlabelled_losses(STEP.unlabelled, empty)  # type: ignore[arg-type]
     assert all(float(loss) == 0.0 for loss in losses.values())
 

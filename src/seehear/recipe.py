@@ -31,6 +31,11 @@ class PerModality(FrozenModel):
     def _same_for_all(cls, value: Any) -> Any:
         return {"v": value, "a": value, "av": value} if isinstance(value, int | float) else value
 
+    @classmethod
+    def same(cls, value: float) -> "PerModality":
+        """The same number for each."""
+        return cls(v=value, a=value, av=value)
+
     def __getitem__(self, modality: Modality) -> float:
         """The number of `modality`."""
         value: float = getattr(self, modality.value)
@@ -108,10 +113,15 @@ class AugmentConfig(FrozenModel):
     learns to say nothing (ours)."""
 
 
+USR_SETTINGS = {"ar_probability": 1.0, "ctc_targets": "frames", "ctc_attention_weight": 0.0, "teacher_momentum": 0.999}
+"""USR among the settings of USR 2.0: labels always decoded token by token, and each head taught by its own branch."""
+
+
 class ObjectiveConfig(FrozenModel):
     """What is optimised (METHOD §2–§5)."""
 
-    kind: Literal["supervised", "usr2"] = "usr2"
+    kind: Literal["supervised", "usr", "usr2"] = "usr2"
+    """`usr` is the predecessor: `USR_SETTINGS` where the recipe does not say otherwise."""
     ctc_weight: float = Field(0.1, ge=0.0, le=1.0)
     """λ: the share of CTC in the loss; attention has the rest."""
     label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
@@ -127,14 +137,25 @@ class ObjectiveConfig(FrozenModel):
     """Mixed sampling: how often a step uses autoregressive labels in place of CTC-driven ones."""
     ar_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """`linear` and `cosine` raise the probability from 0 to 1 over the run."""
+    ctc_targets: Literal["collapsed", "frames"] = "collapsed"
+    """What the CTC head learns of the teacher's CTC labels: the collapsed sequence, by the CTC loss, or (USR) each
+    frame's token, by cross-entropy."""
     attention_target_weight: float = Field(0.5, ge=0.0, le=1.0)
     """w: in CTC-driven steps, the weight of the attention labels on the decoder; CTC labels have the rest."""
+    ctc_driven_ctc_attention_weight: float = Field(0.0, ge=0.0, le=1.0)
+    """In CTC-driven steps, the weight of the attention labels on the CTC head (the paper's Table 4 tries it)."""
     ctc_attention_weight: float = Field(0.5, ge=0.0, le=1.0)
     """v: in autoregressive steps, the weight of the attention labels on the CTC head; CTC labels have the rest."""
-    ctc_threshold: float = Field(0.8, ge=0.0, le=1.0)
-    """Least confidence of a CTC label sequence."""
-    attention_threshold: float = Field(0.8, ge=0.0, le=1.0)
-    """Least confidence of an attention label (a token; on the CTC head the sequence)."""
+    ctc_threshold: PerModality = PerModality.same(0.8)
+    """Least confidence of the CTC labels on the CTC head: of a sequence, or of a frame."""
+    decoder_ctc_threshold: PerModality | None = None
+    """Least confidence of the CTC labels (a sequence) on the decoder; by default as on the CTC head."""
+    attention_threshold: PerModality = PerModality.same(0.8)
+    """Least confidence of the attention labels on the decoder."""
+    ctc_attention_threshold: PerModality | None = None
+    """Least confidence of the attention labels (a sequence) on the CTC head; by default as on the decoder."""
+    attention_filter: Literal["token", "sequence"] = "token"
+    """Whether the decoder trusts attention labels one by one or as a sequence."""
     pseudo_label_heads: Literal["separate", "shared"] = "separate"
     """Whether pseudo-labels train output layers of their own, discarded after training."""
     teacher_momentum: float = Field(0.998, ge=0.0, le=1.0)
@@ -146,10 +167,12 @@ class ObjectiveConfig(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_tables(cls, values: Any) -> Any:
-        """A modality that a table leaves out keeps its default."""
+    def _fill_in(cls, values: Any) -> Any:
+        """What makes USR of USR 2.0; a modality that a table leaves out keeps its default."""
         if not isinstance(values, Mapping):
             return values
+        if values.get("kind") == "usr":
+            values = {**USR_SETTINGS, **values}
         tables = {name: field for name, field in cls.model_fields.items() if field.annotation is PerModality}
         partial = {name: values[name] for name in tables if isinstance(values.get(name), Mapping)}
         return {**values, **{name: {**tables[name].default.model_dump(), **given} for name, given in partial.items()}}

@@ -50,6 +50,13 @@ def with_sos(tokens: Tensor, sos: int) -> Tensor:
     return torch.cat([tokens.new_full((len(tokens), 1), sos), tokens], dim=1)
 
 
+def without(token: int, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`tokens` (B, U) of `lengths` (B,) with every `token` taken out, and their new lengths."""
+    kept = position_mask(lengths, tokens.shape[1]) & (tokens != token)
+    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)  # those that are kept come first
+    return tokens.gather(1, order), kept.sum(1)
+
+
 def position_mask(lengths: Tensor, size: int) -> Tensor:
     """(B, size) bool, True at positions below each of `lengths` (B,)."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -7,7 +7,7 @@ forcing): ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, bu
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class PseudoLabels:
     """(B,)"""
     ctc_confidence: Tensor
     """(B,) geometric mean over the clip's frames of the largest CTC probability."""
+    frame_tokens: Tensor
+    """(B, T) the CTC label of each frame, before collapsing."""
+    frame_confidence: Tensor
+    """(B, T) the largest CTC probability of each frame."""
     attention_tokens: Tensor
     """(B, U) ỹ_Att. Autoregressive: the decoded sequence, eos included. CTC-driven: position u goes with ỹ_CTC,u and
     the last one with eos, so that U = U_c + 1."""
@@ -48,6 +52,15 @@ class PseudoLabels:
         real = position_mask(self.attention_lengths, self.attention_confidence.shape[1])
         log_confidence = self.attention_confidence.clamp_min(1e-30).log().masked_fill(~real, 0.0)
         return (log_confidence.sum(1) / self.attention_lengths.clamp_min(1)).exp()
+
+
+class DecoderLabels(NamedTuple):
+    """What the teacher's decoder adds; the fields are those of `PseudoLabels`."""
+
+    attention_tokens: Tensor
+    attention_lengths: Tensor
+    attention_confidence: Tensor
+    prefix: Tensor
 
 
 class Teacher(nn.Module):
@@ -87,38 +100,27 @@ class Teacher(nn.Module):
         modality = Modality.AUDIOVISUAL
         features = self.model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
         ctc = ctc_greedy(self.model.ctc_logits(features, modality), batch.mask)
-        confidence = (ctc.frame_log_probs.sum(1) / batch.lengths).exp()
-        if autoregressive:
-            return self._autoregressive(features, batch.mask, ctc, confidence)
-        return self._ctc_driven(features, batch.mask, ctc, confidence)
+        decoded = (self._autoregressive if autoregressive else self._ctc_driven)(features, batch.mask, ctc)
+        return PseudoLabels(
+            autoregressive=autoregressive,
+            ctc_tokens=ctc.tokens,
+            ctc_lengths=ctc.lengths,
+            ctc_confidence=(ctc.frame_log_probs.sum(1) / batch.lengths).exp(),
+            frame_tokens=ctc.frame_ids,
+            frame_confidence=ctc.frame_log_probs.exp(),
+            **decoded._asdict(),
+        )
 
-    def _ctc_driven(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, confidence: Tensor) -> PseudoLabels:
+    def _ctc_driven(self, features: Tensor, mask: Tensor, ctc: GreedyCTC) -> DecoderLabels:
         """One decoder pass on [sos, ỹ_CTC]."""
         prefix = with_sos(ctc.tokens, self.model.sos)
         logits = self.model.logits(self.model.decode(prefix, features, mask), Modality.AUDIOVISUAL)
         probability, tokens = logits.float().softmax(-1).max(-1)
-        return PseudoLabels(
-            autoregressive=False,
-            ctc_tokens=ctc.tokens,
-            ctc_lengths=ctc.lengths,
-            ctc_confidence=confidence,
-            attention_tokens=tokens,
-            attention_lengths=ctc.lengths + 1,
-            attention_confidence=probability,
-            prefix=prefix,
-        )
+        return DecoderLabels(tokens, ctc.lengths + 1, probability, prefix)
 
-    def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, confidence: Tensor) -> PseudoLabels:
+    def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC) -> DecoderLabels:
         """Greedy decoding, at most ⌊T·max_label_ratio⌋ tokens."""
         max_tokens = max(1, int(features.shape[1] * self.max_label_ratio))
         greedy = attention_greedy(self.model, features, mask, Modality.AUDIOVISUAL, max_tokens)
-        return PseudoLabels(
-            autoregressive=True,
-            ctc_tokens=ctc.tokens,
-            ctc_lengths=ctc.lengths,
-            ctc_confidence=confidence,
-            attention_tokens=greedy.tokens,
-            attention_lengths=greedy.lengths,
-            attention_confidence=greedy.log_probs.exp(),
-            prefix=with_sos(greedy.tokens[:, :-1], self.model.sos),
-        )
+        prefix = with_sos(greedy.tokens[:, :-1], self.model.sos)
+        return DecoderLabels(greedy.tokens, greedy.lengths, greedy.log_probs.exp(), prefix)

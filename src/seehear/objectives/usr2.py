@@ -3,6 +3,9 @@
 Each step draws one mode (mixed sampling, §4). CTC-driven: the decoder input is the teacher's CTC labels, and the
 student's decoder predicts the teacher's attention and CTC labels at once. Autoregressive: the decoder input is the
 teacher's decoded labels, and the student's CTC head learns from both kinds.
+
+USR, the predecessor, is a corner of the same settings (`recipe.USR_SETTINGS`): every step is autoregressive, and each
+head learns from its own branch alone, the CTC head frame by frame.
 """
 
 from collections.abc import Mapping
@@ -16,7 +19,7 @@ from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import Losses, Objective, StepBatch
 from seehear.objectives.collapse import CollapseAlarm
-from seehear.objectives.losses import ctc_loss, position_mask, token_cross_entropy, with_eos
+from seehear.objectives.losses import ctc_loss, position_mask, token_cross_entropy, with_eos, without
 from seehear.objectives.schedules import draws_autoregressive, teacher_momentum, unlabelled_share
 from seehear.objectives.supervised import decode_all, labelled_losses
 from seehear.objectives.teacher import PseudoLabels, Teacher
@@ -26,16 +29,18 @@ from seehear.recipe import ObjectiveConfig
 class TrustedLabels(NamedTuple):
     """Weights in [0, 1] that say which pseudo-labels count; a label that does not stays in the mean as 0."""
 
-    clip: Tensor
-    """(B,) 0 where the teacher's CTC says nothing: such a clip costs nothing at all."""
     ctc: Tensor
-    """(B,) CTC label sequences."""
+    """(B,) CTC label sequences, as targets of the CTC head."""
+    frame: Tensor
+    """(B, T) CTC labels frame by frame, as targets of the CTC head."""
     attention_sequence: Tensor
-    """(B,) attention label sequences, as targets of CTC."""
+    """(B,) attention label sequences, as targets of the CTC head."""
+    decoder_ctc: Tensor
+    """(B, U) CTC labels, as targets of the decoder."""
     attention_token: Tensor
     """(B, U) attention labels, as targets of the decoder."""
     position: Tensor
-    """(B, U) decoder positions that are no padding."""
+    """(B, U) decoder positions that are no padding, of clips that count."""
 
 
 class USR2(Objective):
@@ -94,41 +99,52 @@ class USR2(Objective):
         video, audio = batch.student_view()
         features = self.student.encode(video, audio, batch.mask)
         hidden = decode_all(self.student, features, batch.mask, labels.prefix)
-        trusted = self.trusted(labels)
         losses: dict[Modality, Tensor] = {}
-        parts = _watched(labels, trusted)
+        parts: dict[str, Tensor] = {}
         for modality in features:
+            trusted = self.trusted(labels, batch.mask, modality)
             ctc = self.ctc_part(self.ctc_head(modality)(features[modality]), batch.lengths, labels, trusted)
             attention = self.attention_part(self.output_head(modality)(hidden[modality]), labels, trusted)
             losses[modality] = self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * attention
             parts[f"{modality.value}/ctc/unlabelled"] = ctc.detach()
             parts[f"{modality.value}/attention/unlabelled"] = attention.detach()
-        return losses, parts
+        return losses, parts | _watched(labels, self.trusted(labels, batch.mask, Modality.AUDIOVISUAL))
 
-    def trusted(self, labels: PseudoLabels) -> TrustedLabels:
-        """Confidence filtering (METHOD §3): per sequence for CTC labels, per token for attention labels."""
+    def trusted(self, labels: PseudoLabels, mask: Tensor, modality: Modality) -> TrustedLabels:
+        """Confidence filtering (METHOD §3): per sequence for CTC labels, per token for attention labels.
+
+        `mask` (B, T) are the real frames. A clip of which the teacher's CTC says nothing costs nothing at all (§6).
+        """
         config = self.config
+        ctc, attention = config.ctc_threshold[modality], config.attention_threshold[modality]
+        decoder_ctc = (config.decoder_ctc_threshold or config.ctc_threshold)[modality]
+        ctc_attention = (config.ctc_attention_threshold or config.attention_threshold)[modality]
         clip = (labels.ctc_lengths > 0).float()
         position = position_mask(labels.attention_lengths, labels.prefix.shape[1]).float() * clip[:, None]
+        sequence = labels.attention_sequence_confidence
+        sure = labels.attention_confidence if config.attention_filter == "token" else sequence[:, None]
         return TrustedLabels(
-            clip=clip,
-            ctc=clip * (labels.ctc_confidence >= config.ctc_threshold),
-            attention_sequence=clip * (labels.attention_sequence_confidence >= config.attention_threshold),
-            attention_token=position * (labels.attention_confidence >= config.attention_threshold),
+            ctc=clip * (labels.ctc_confidence >= ctc),
+            frame=clip[:, None] * mask * (labels.frame_confidence >= ctc),
+            attention_sequence=clip * (sequence >= ctc_attention),
+            decoder_ctc=position * (labels.ctc_confidence >= decoder_ctc)[:, None],
+            attention_token=position * (sure >= attention),
             position=position,
         )
 
     def ctc_part(self, logits: Tensor, lengths: Tensor, labels: PseudoLabels, trusted: TrustedLabels) -> Tensor:
         """L_CTC of the table in METHOD §4, from the student's CTC logits (B, T, V)."""
-        from_ctc = ctc_loss(logits, lengths, labels.ctc_tokens, labels.ctc_lengths, trusted.ctc)
-        v = self.config.ctc_attention_weight
-        if not labels.autoregressive or v == 0.0:
+        config = self.config
+        if config.ctc_targets == "frames":
+            from_ctc = token_cross_entropy(logits, labels.frame_tokens, trusted.frame, label_smoothing=0.0)
+        else:
+            from_ctc = ctc_loss(logits, lengths, labels.ctc_tokens, labels.ctc_lengths, trusted.ctc)
+        v = config.ctc_attention_weight if labels.autoregressive else config.ctc_driven_ctc_attention_weight
+        if v == 0.0:
             return from_ctc
-        last = labels.attention_tokens.gather(1, labels.attention_lengths.clamp_min(1)[:, None] - 1).squeeze(1)
-        without_eos = labels.attention_lengths - (last == self.student.eos).long()
-        says_something = trusted.attention_sequence * (without_eos > 0)
-        from_attention = ctc_loss(logits, lengths, labels.attention_tokens, without_eos, says_something)
-        return (1 - v) * from_ctc + v * from_attention
+        tokens, token_lengths = without(self.student.eos, labels.attention_tokens, labels.attention_lengths)
+        weights = trusted.attention_sequence * (token_lengths > 0)
+        return (1 - v) * from_ctc + v * ctc_loss(logits, lengths, tokens, token_lengths, weights)
 
     def attention_part(self, logits: Tensor, labels: PseudoLabels, trusted: TrustedLabels) -> Tensor:
         """L_Att of the table in METHOD §4, from the student's decoder logits (B, U, V)."""
@@ -138,8 +154,7 @@ class USR2(Objective):
             return from_attention
         w = self.config.attention_target_weight
         ctc_targets = with_eos(labels.ctc_tokens, labels.ctc_lengths, self.student.eos)
-        weights = trusted.position * trusted.ctc[:, None]
-        return w * from_attention + (1 - w) * token_cross_entropy(logits, ctc_targets, weights, smoothing)
+        return w * from_attention + (1 - w) * token_cross_entropy(logits, ctc_targets, trusted.decoder_ctc, smoothing)
 
     def ctc_head(self, modality: Modality) -> nn.Module:
         """The CTC layer that pseudo-labels train."""

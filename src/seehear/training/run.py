@@ -90,8 +90,9 @@ def load_material(recipe: Recipe) -> Material:
     silent = [utterance.id for utterance in labelled if utterance.text is None]
     if silent:
         raise CorpusError(f"{len(silent)} labelled clips of {corpus.root} have no transcript, first '{silent[0]}'")
-    unlabelled = pick(data.unlabelled) if recipe.objective.kind == "usr2" else []
-    if recipe.objective.kind == "usr2" and not unlabelled:
+    labelled_only = recipe.objective.kind == "supervised"
+    unlabelled = [] if labelled_only else pick(data.unlabelled)
+    if not unlabelled and not labelled_only:
         raise CorpusError(f"{corpus.root} has no unlabelled clips in {', '.join(data.unlabelled)}")
     valid = corpus.split(data.valid) if data.valid else []
     return Material(corpus, labelled, unlabelled, valid)
