@@ -1,7 +1,12 @@
 """Runs from a recipe on a few made clips: what is written, resumed, refused."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,20 @@ import torch
 from seehear.checkpoint import load_model
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
-from seehear.errors import ConfigError, CorpusError, ModelError
+from seehear.errors import ConfigError, CorpusError, ModelError, TrainingError
+from seehear.model.usr import USR
+from seehear.objectives.base import StepBatch
 from seehear.recipe import Recipe, parse_recipe
 from seehear.training.checkpoints import Checkpoints
-from seehear.training.run import load_material, train_recipe
+from seehear.training.monitor import Monitor
+from seehear.training.run import (
+    build_objective,
+    load_material,
+    load_or_learn_tokenizer,
+    open_streams,
+    train_recipe,
+)
+from seehear.training.trainer import Streams, Trainer
 
 WORDS = ("red", "blue", "green", "at", "by")
 
@@ -129,3 +144,114 @@ def test_a_damaged_checkpoint_falls_back_and_a_temporary_one_is_ignored(tmp_path
         path.write_bytes(b"")
     with pytest.raises(ModelError, match="no checkpoint"):
         checkpoints.load_last()
+
+
+SEEHEAR = Path(sys.executable).with_name("seehear")
+
+
+def losses_of(run: Path) -> list[dict[str, float]]:
+    """The records of a run without what the clock says."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "frames/s"} for record in records]
+
+
+@pytest.fixture(scope="module")
+def train(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    """The command that trains for 25 steps, but for the folder of the run."""
+    settings = recipe(corpus, steps=25, checkpoint_every=4)
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 1})})
+    file = tmp_path_factory.mktemp("recipes") / "recipe.toml"
+    file.write_text(settings.to_toml())
+    return [SEEHEAR, "train", file, "--threads", "1", "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(train: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run([*train, out], check=True, timeout=120, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
+    train: list[str | Path], whole: Path, tmp_path: Path, number: int
+) -> None:
+    """All of its processes get the signal; the same command again gives the same losses, bit for bit."""
+    out = tmp_path / "stopped"
+    process = subprocess.Popen([*train, out], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while not (out / "checkpoints").is_dir():
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 75
+        assert said.startswith(f"error: stopped by {signal.Signals(number).name} after step ")
+    assert not (out / "model").exists()
+    subprocess.run([*train, out], check=True, timeout=120, capture_output=True)
+    assert losses_of(out) == losses_of(whole)
+    for name, tensor in weights(out / "teacher").items():
+        assert torch.equal(tensor, weights(whole / "teacher")[name]), name
+
+
+class Poisoned(Streams):
+    """A stream that now and then holds a clip of which the sound is no number."""
+
+    def __init__(self, streams: Streams, steps: set[int]) -> None:
+        self.__dict__.update(streams.__dict__)
+        self.steps = steps
+
+    def next(self, with_unlabelled: bool) -> StepBatch:
+        batch = super().next(with_unlabelled)
+        if self.positions["labelled"] - 1 in self.steps:
+            batch.labelled.audio[0, 100] = float("nan")
+        return batch
+
+
+def poisoned_trainer(corpus: Path, folder: Path, steps: int, poisoned: set[int]) -> Trainer:
+    settings = recipe(corpus, steps=steps)
+    material = load_material(settings)
+    tokenizer = load_or_learn_tokenizer(settings, material.labelled, folder / "tokenizer")
+    torch.manual_seed(1)
+    student = USR(settings.model.resolve(tokenizer.vocab_size))
+    streams, _ = open_streams(settings, material, tokenizer, "cpu")
+    objective = build_objective(settings, student, steps)
+    return Trainer(objective, settings, steps, Poisoned(streams, poisoned), Checkpoints(folder / "checkpoints", 1))
+
+
+def test_a_step_that_is_not_finite_changes_nothing(corpus: Path, tmp_path: Path) -> None:
+    trainer = poisoned_trainer(corpus, tmp_path, steps=4, poisoned={2})
+    trainer.objective.train()
+    for _ in range(2):
+        trainer.step()
+    before = {name: tensor.clone() for name, tensor in trainer.objective.state_dict().items()}
+    numbers, clips = trainer.step()
+    assert numbers["refused"] == 1.0
+    assert clips
+    for name, tensor in trainer.objective.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    numbers, _ = trainer.step()
+    assert "refused" not in numbers
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.objective.state_dict().values())
+
+
+def test_a_refused_step_is_told_with_its_clips(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = poisoned_trainer(corpus, tmp_path, steps=3, poisoned={1})
+    with Monitor(tmp_path, log_every=1, steps=3) as monitor:
+        trainer.fit(monitor)
+    assert "step 2/3  warning: loss or gradient not finite, the step changes nothing; its clips: " in (
+        capsys.readouterr().out
+    )
+    assert [record.get("refused") for record in losses_of(tmp_path)] == [None, 1.0, None]
+
+
+def test_a_run_of_refused_steps_gives_up(corpus: Path, tmp_path: Path) -> None:
+    trainer = poisoned_trainer(corpus, tmp_path, steps=40, poisoned=set(range(5, 40)))
+    with Monitor(tmp_path, log_every=100, steps=40) as monitor, pytest.raises(TrainingError, match="20 steps in a row"):
+        trainer.fit(monitor)
+    assert trainer.done == 24

@@ -28,5 +28,13 @@ class ModelError(SeehearError):
     """A model folder, checkpoint or tokenizer cannot be used."""
 
 
+class TrainingError(SeehearError):
+    """A run cannot go on as it is."""
+
+
 class DependencyError(SeehearError):
     """Something that has to be installed or downloaded is missing."""
+
+
+class PreemptionError(Exception):
+    """A run was asked to stop, and did, with a checkpoint: the same command goes on. No fault of the user's."""

@@ -11,7 +11,10 @@ import typer
 
 from seehear import __version__
 from seehear.cli import convert, corpus, demo, evaluate, prepare, sizes, synthesize, train, transcribe
-from seehear.errors import SeehearError
+from seehear.errors import PreemptionError, SeehearError
+
+REQUEUE = 75
+"""Exit status of a run that was asked to stop and can go on: the EX_TEMPFAIL of sysexits.h."""
 
 app = typer.Typer(
     name="seehear",
@@ -52,6 +55,8 @@ def main() -> None:
         _fail(f"{error.format_message()} See `{context.command_path if context else 'seehear'} --help`.")
     except (SeehearError, OSError) as error:
         _fail(str(error))
+    except PreemptionError as stop:
+        _fail(str(stop), REQUEUE)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     sys.exit(status or 0)

@@ -1,5 +1,6 @@
 """Which clips make up which step: batches of about equal length filled by total frames, the same for the same seed."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -48,6 +49,12 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         return len(self.epoch(0))
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole group of processes asks the run to stop; it still needs its readers for that."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stream(clips: TrainingClips, sampler: FrameBatchSampler, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
     """Batches without end, read ahead by `workers` processes."""
     loader: DataLoader[Batch] = DataLoader(
@@ -57,6 +64,7 @@ def stream(clips: TrainingClips, sampler: FrameBatchSampler, workers: int, pin_m
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_run,
         generator=torch.Generator(),  # its own: opening a stream must not move the random state of the model
     )
     return iter(loader)

@@ -32,6 +32,11 @@ class StepBatch:
         return StepBatch(self.labelled.to(device), self.unlabelled.to(device) if self.unlabelled else None)
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The clips of the step."""
+        return self.labelled.ids + (self.unlabelled.ids if self.unlabelled else ())
+
+    @property
     def num_frames(self) -> int:
         """Video frames of the step, padding not counted."""
         return int(self.labelled.lengths.sum()) + (int(self.unlabelled.lengths.sum()) if self.unlabelled else 0)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from seehear.data.batch import Batch
+from seehear.errors import PreemptionError
 from seehear.objectives.base import Losses, Objective, StepBatch
 from seehear.recipe import Recipe
 from seehear.training.checkpoints import Checkpoints
+from seehear.training.guards import FiniteSteps, StopRequest, refusal
 from seehear.training.monitor import Monitor
 from seehear.training.optim import build_optimiser, learning_rate, set_learning_rate
 
@@ -28,6 +30,10 @@ class Streams:
     def next(self, with_unlabelled: bool) -> StepBatch:
         """The clips of a step."""
         return StepBatch(self._take("labelled"), self._take("unlabelled") if with_unlabelled else None)
+
+    def close(self) -> None:
+        """Let the processes that read end; the next clip opens the streams again where they were."""
+        self._iterators.clear()
 
     def _take(self, name: str) -> Batch:
         if name not in self._iterators:
@@ -62,46 +68,71 @@ class Trainer:
         self.validate = validate
         self.device = torch.device(device)
         self.optimiser = build_optimiser(objective, recipe.optimiser)
+        self.finite = FiniteSteps(self.objective)
         self.done = 0
         """Steps made."""
 
     def fit(self, monitor: Monitor) -> None:
-        """Train to the last step."""
-        run = self.recipe.run
-        self.objective.train()
-        while self.done < self.steps:
-            numbers = self.step()
-            monitor.step(self.done, numbers)
-            for message in self.objective.warnings(numbers):
-                monitor.warn(self.done, message)
-            last = self.done == self.steps
-            if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
-                monitor.validation(self.done, self.validate())
-                self.objective.train()
-            if last or self.done % run.checkpoint_every == 0:
-                self.checkpoints.save(self.done, self.state())
+        """Train to the last step.
 
-    def step(self) -> dict[str, float]:
-        """One optimiser step; its numbers by name."""
+        Raises `PreemptionError`, after a checkpoint, if a signal asks for it (`guards.SIGNALS`), and `TrainingError` if
+        too many steps in a row have to be refused.
+        """
+        self.objective.train()
+        with StopRequest() as stop:
+            try:
+                while self.done < self.steps:
+                    self._advance(monitor, stop)
+            finally:
+                self.streams.close()
+
+    def _advance(self, monitor: Monitor, stop: StopRequest) -> None:
+        """A step, and what is due after it."""
+        run = self.recipe.run
+        numbers, clips = self.step()
+        monitor.step(self.done, numbers)
+        for message in [refusal(clips)] if "refused" in numbers else self.objective.warnings(numbers):
+            monitor.warn(self.done, message)
+        last = self.done == self.steps
+        if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
+            monitor.validation(self.done, self.validate())
+            self.objective.train()
+        if last or stop.signal or self.done % run.checkpoint_every == 0:
+            self.checkpoints.save(self.done, self.state())
+        if stop.signal and not last:
+            raise PreemptionError(f"stopped by {stop.signal.name} after step {self.done}; the same command goes on")
+
+    def step(self) -> tuple[dict[str, float], list[str]]:
+        """One optimiser step; its numbers by name, and the clips it used.
+
+        "refused" among the numbers: loss or gradient are not finite, and neither student nor teacher have changed.
+        """
         started, step, accumulate = time.perf_counter(), self.done, self.recipe.run.accumulate
         rate = learning_rate(self.recipe.optimiser, step, self.steps)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
+        self.finite.begin()
         sums: dict[str, float] = {}
+        clips: list[str] = []
         frames = 0
         for _ in range(accumulate):
             batch = self.streams.next(self.objective.needs_unlabelled(step))
             frames += batch.num_frames
+            clips += batch.ids
             losses = self._losses(batch.to(self.device), step)
             (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / accumulate
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optimiser.clip_norm)
-        self.optimiser.step()
-        self.objective.after_step(step)
+        numbers = {**sums, "lr": rate, "gradient_norm": float(norm)}
+        if self.finite.accepts(numbers):
+            self.optimiser.step()
+            self.objective.after_step(step)
+        else:
+            numbers = {"refused": 1.0, "lr": rate}
         self.done += 1
-        seconds = time.perf_counter() - started
-        return {**sums, "lr": rate, "gradient_norm": float(norm), "frames/s": frames / seconds}
+        numbers["frames/s"] = frames / (time.perf_counter() - started)
+        return numbers, clips
 
     def _losses(self, batch: StepBatch, step: int) -> Losses:
         bf16 = self.recipe.run.precision == "bf16"
