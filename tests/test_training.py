@@ -2,13 +2,14 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from seehear.errors import ConfigError, CorpusError, ModelError, TrainingError
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
 from seehear.recipe import Recipe, parse_recipe
-from seehear.training.checkpoints import Checkpoints
+from seehear.training.average import average_checkpoints
+from seehear.training.checkpoints import Checkpoints, load_checkpoint, weights_of
 from seehear.training.monitor import Monitor
 from seehear.training.run import (
     build_objective,
@@ -255,3 +257,55 @@ def test_a_run_of_refused_steps_gives_up(corpus: Path, tmp_path: Path) -> None:
     with Monitor(tmp_path, log_every=100, steps=40) as monitor, pytest.raises(TrainingError, match="20 steps in a row"):
         trainer.fit(monitor)
     assert trainer.done == 24
+
+
+def test_the_best_validation_is_kept(corpus: Path, tmp_path: Path) -> None:
+    rates = iter([0.7, 0.4, 0.4, 0.6])
+    trainer = poisoned_trainer(corpus, tmp_path, steps=4, poisoned=set())
+    trainer.recipe = recipe(corpus, validate_every=1)
+    trainer.validate = lambda: {"ctc/a": next(rates), "teacher/ctc/av": 0.0}
+    with Monitor(tmp_path, log_every=1, steps=4) as monitor:
+        trainer.fit(monitor)
+    best = trainer.checkpoints.load_best()
+    assert best is not None
+    assert (best["step"], best["best"]) == (2, 0.4)
+
+
+@pytest.mark.parametrize("part", ["student", "teacher"])
+def test_the_mean_of_checkpoints(corpus: Path, tmp_path: Path, part: Literal["student", "teacher"]) -> None:
+    out = tmp_path / "run"
+    train_recipe(recipe(corpus, checkpoint_every=1, keep=3), out)
+    states = [load_checkpoint(path) for path in Checkpoints(out / "checkpoints", 3).paths()]
+    expected = [weights_of(state, part) for state in states if state]
+    assert len(expected) == 3
+    averaged = weights(average_checkpoints(out, tmp_path / "mean", last=3, part=part))
+    for name, tensor in averaged.items():
+        torch.testing.assert_close(
+            tensor.double(), sum(each[name].double() for each in expected) / 3, rtol=0, atol=1e-6
+        )
+    assert f"mean of the {part} after steps 2, 3, 4" in (tmp_path / "mean" / "README.md").read_text()
+    with pytest.raises(ModelError, match="holds 3 checkpoints, not 4"):
+        average_checkpoints(out, tmp_path / "more", last=4)
+
+
+def test_a_supervised_run_has_no_teacher_to_average(corpus: Path, tmp_path: Path) -> None:
+    train_recipe(recipe(corpus, "supervised"), tmp_path / "run")
+    with pytest.raises(ModelError, match="has no teacher"):
+        average_checkpoints(tmp_path / "run", tmp_path / "mean", last=1, part="teacher")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    """The limit on a file's size stands in for the disk: the operating system refuses to write more."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with pytest.raises((OSError, RuntimeError)):
+            checkpoints.save(2, {"step": 2, "weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1.pt"]
+    assert checkpoints.load_last() == {"step": 1}

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from seehear import __version__
-from seehear.cli import convert, corpus, demo, evaluate, prepare, sizes, synthesize, train, transcribe
+from seehear.cli import average, convert, corpus, demo, evaluate, prepare, sizes, synthesize, train, transcribe
 from seehear.errors import PreemptionError, SeehearError
 
 REQUEUE = 75
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},  # --beam_size is --beam-size
 )
 
+app.command("average")(average.average)
 app.command("convert")(convert.convert)
 app.add_typer(corpus.app, name="corpus")
 app.command("demo")(demo.demo)

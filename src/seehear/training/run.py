@@ -22,7 +22,7 @@ from seehear.objectives.supervised import Supervised
 from seehear.objectives.usr2 import USR2
 from seehear.recipe import Recipe, parse_recipe
 from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
-from seehear.training.checkpoints import Checkpoints
+from seehear.training.checkpoints import Checkpoints, weights_of
 from seehear.training.monitor import METRICS_FILE, Monitor, read_metrics
 from seehear.training.trainer import Streams, Trainer
 
@@ -69,7 +69,9 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     with Monitor(out, recipe.run.log_every, steps, trainer.done) as monitor:
         trainer.fit(monitor)
     print(f"trained for {time.monotonic() - started:.0f} s", flush=True)
-    return _save(objective, tokenizer, recipe, material, steps, out)
+    model = _save(objective, tokenizer, recipe, material, steps, out)
+    _save_best(checkpoints, tokenizer, recipe, model_card(recipe, material, steps), out)
+    return model
 
 
 def load_material(recipe: Recipe) -> Material:
@@ -212,6 +214,17 @@ def _save(
         title, results = f"{card.title}, teacher", validation_results(metrics, clips, "teacher/")
         save_model(out / "teacher", teacher, tokenizer, replace(card, title=title, results=results), recipe)
     return out / "model"
+
+
+def _save_best(checkpoints: Checkpoints, tokenizer: Tokenizer, recipe: Recipe, card: ModelCard, out: Path) -> None:
+    """The student of the best validation as a third model folder."""
+    state = checkpoints.load_best()
+    if state is None:
+        return
+    student = USR(recipe.model.resolve(tokenizer.vocab_size))
+    student.load_state_dict(weights_of(state, "student"))
+    title = f"{card.title}, best validation (step {state['step']})"
+    save_model(out / "best", student, tokenizer, replace(card, title=title), recipe)
 
 
 def _essence(recipe: Recipe) -> Recipe:

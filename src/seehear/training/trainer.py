@@ -1,5 +1,6 @@
 """The training loop: batches, loss, gradient, step; now and then a checkpoint and a validation."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -71,6 +72,8 @@ class Trainer:
         self.finite = FiniteSteps(self.objective)
         self.done = 0
         """Steps made."""
+        self.best = math.inf
+        """Lowest error rate of a validation: the mean over the student's modalities and ways of decoding."""
 
     def fit(self, monitor: Monitor) -> None:
         """Train to the last step.
@@ -95,12 +98,22 @@ class Trainer:
             monitor.warn(self.done, message)
         last = self.done == self.steps
         if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
-            monitor.validation(self.done, self.validate())
-            self.objective.train()
+            self._validate(self.validate, monitor)
         if last or stop.signal or self.done % run.checkpoint_every == 0:
             self.checkpoints.save(self.done, self.state())
         if stop.signal and not last:
             raise PreemptionError(f"stopped by {stop.signal.name} after step {self.done}; the same command goes on")
+
+    def _validate(self, validate: Callable[[], Mapping[str, float]], monitor: Monitor) -> None:
+        """Record a validation; if the student was never better, keep this state."""
+        numbers = validate()
+        monitor.validation(self.done, numbers)
+        students = [rate for name, rate in numbers.items() if not name.startswith("teacher/")]
+        score = sum(students) / len(students)
+        if score < self.best:
+            self.best = score
+            self.checkpoints.save_best(self.state())
+        self.objective.train()
 
     def step(self) -> tuple[dict[str, float], list[str]]:
         """One optimiser step; its numbers by name, and the clips it used.
@@ -144,6 +157,7 @@ class Trainer:
         """Everything a resumed run needs."""
         return {
             "step": self.done,
+            "best": self.best,
             "recipe": self.recipe.model_dump(mode="json"),
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -160,6 +174,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.streams.positions = dict(state["streams"])
         self.done = state["step"]
+        self.best = state["best"]
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
