@@ -43,8 +43,8 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-            reason = str(error).splitlines()[0]
+        except (OSError, RuntimeError) as error:
+            reason = str(error.__context__ or error).splitlines()[0]  # torch wraps what the system says
             raise TrainingError(f"{path} cannot be written ({reason}); older checkpoints are whole") from error
         finally:
             temporary.unlink(missing_ok=True)
