@@ -35,7 +35,7 @@ SUPERVISED, USR2 = "supervised", "USR 2.0"
 RECIPES = {SUPERVISED: "supervised-demo", USR2: "usr2-demo"}
 """The two runs that are compared, and the recipes that ship for them."""
 
-DECODING = DecodingOptions(method=DecodingMethod.ATTENTION)
+DECODING = DecodingOptions(method=DecodingMethod.BEAM, beam_size=5, ctc_weight=0.3, max_length_ratio=0.4)
 BABBLE_VOICES = 6
 """Clips that speak at once in the babble."""
 LARGEST_WER = 0.2

@@ -12,7 +12,7 @@ def synthesize(
     labelled: Annotated[int, typer.Option(min=1, help="Training clips with their text.")] = 150,
     unlabelled: Annotated[int, typer.Option(min=0, help="Training clips without.")] = 450,
     valid: Annotated[int, typer.Option(min=0, help="Clips to watch training with.")] = 40,
-    test: Annotated[int, typer.Option(min=0, help="Clips to report on.")] = 80,
+    test: Annotated[int, typer.Option(min=0, help="Clips to report on.")] = 100,
     test_voices: Annotated[int, typer.Option(min=0, help="Out of domain: voices and faces not trained on.")] = 40,
     test_long: Annotated[int, typer.Option(min=0, help="Out of domain: three or four sentences in a clip.")] = 40,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per CPU core.")] = None,

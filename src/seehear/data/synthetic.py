@@ -65,7 +65,7 @@ def default_splits(
     labelled: int = 150,
     unlabelled: int = 450,
     valid: int = 40,
-    test: int = 80,
+    test: int = 100,
     test_voices: int = 40,
     test_long: int = 40,
 ) -> dict[str, Split]:
