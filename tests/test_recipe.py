@@ -39,6 +39,27 @@ def test_overrides_take_toml_values_and_plain_text(tmp_path: Path) -> None:
     assert recipe.objective.gamma.v == 1.0
 
 
+def test_a_recipe_extends_another_table_by_table(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        '[data]\ncorpus = "x"\nworkers = 7\n[objective]\ngamma = { v = 0.9, a = 0.1 }\n[run]\nsteps = 10\n'
+    )
+    (tmp_path / "child.toml").write_text(
+        'extends = "base.toml"\nabout = "more"\n[data]\ncorpus = "y"\n[objective]\ngamma = { a = 0.2 }\n'
+    )
+    recipe = load_recipe(tmp_path / "child.toml")
+    assert (recipe.data.corpus, recipe.data.workers, recipe.run.steps, recipe.about) == ("y", 7, 10, "more")
+    assert (recipe.objective.gamma.v, recipe.objective.gamma.a, recipe.objective.gamma.av) == (0.9, 0.2, 0.75)
+    (tmp_path / "other.toml").write_text('extends = "supervised-grid"\n[run]\nsteps = 7\n')
+    assert load_recipe(tmp_path / "other.toml").run.steps == 7
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    with pytest.raises(ConfigError, match="extend each other"):
+        load_recipe(tmp_path / "a.toml")
+
+
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [

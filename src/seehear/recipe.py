@@ -1,7 +1,7 @@
 """A run is data: one TOML file, read into immutable records that refuse unknown keys.
 
-The text under a field is its documentation. `load_recipe` reads a file or a recipe that ships with seehear, applies
-`key=value` overrides, and reports every fault at once.
+The text under a field is its documentation. `load_recipe` reads a file or a recipe that ships with seehear, lays it
+over the recipe that it `extends`, applies `key=value` overrides, and reports every fault at once.
 """
 
 import difflib
@@ -248,18 +248,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises `ConfigError` that names every fault: unknown keys with a suggestion, wrong types, values out of range.
     """
-    path = Path(source)
-    shipped = _folder() / f"{source}.toml"
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif shipped.is_file():
-        text = shipped.read_text(encoding="utf-8")
-    else:
-        raise ConfigError(f"no recipe '{source}': give a TOML file or one of {', '.join(shipped_recipes())}")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    values = _read(source)
     for override in overrides:
         _override(values, override)
     return parse_recipe(values, name=str(source))
@@ -276,6 +265,35 @@ def parse_recipe(values: Mapping[str, Any], name: str = "the recipe") -> Recipe:
 
 def _folder() -> Any:
     return resources.files("seehear") / "recipes"
+
+
+def _read(source: str | Path, beside: Path | None = None, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, laid over those of the recipe that it `extends`: a shipped name, or a file beside it."""
+    path = (beside or Path()) / source
+    shipped = _folder() / f"{source}.toml"
+    if str(source) in above:
+        raise ConfigError(f"the recipes {' and '.join(above)} extend each other")
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif shipped.is_file():
+        text = shipped.read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"no recipe '{source}': give a TOML file or one of {', '.join(shipped_recipes())}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    parent = values.pop("extends", None)
+    return values if parent is None else _merged(_read(parent, path.parent, (*above, str(source))), values)
+
+
+def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`values` with those of `over` in their place; tables key by key."""
+    result = dict(values)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
 
 
 def _override(values: dict[str, Any], assignment: str) -> None:
