@@ -21,9 +21,10 @@ from seehear.data.corpus import Corpus, Utterance
 from seehear.errors import ConfigError, CorpusError, ModelError, TrainingError
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
-from seehear.recipe import Recipe, parse_recipe
+from seehear.recipe import ModelSettings, Recipe, parse_recipe
 from seehear.training.average import average_checkpoints
 from seehear.training.checkpoints import Checkpoints, load_checkpoint, weights_of
+from seehear.training.initialise import find_start, initialise
 from seehear.training.monitor import Monitor
 from seehear.training.run import (
     build_objective,
@@ -309,3 +310,58 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1.pt"]
     assert checkpoints.load_last() == {"step": 1}
+
+
+def test_a_run_starts_from_another(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = tmp_path / "first"
+    source = weights(train_recipe(recipe(corpus, "supervised"), first))
+    settings = recipe(corpus, steps=1)
+    settings = settings.model_copy(
+        update={
+            "model": settings.model.model_copy(update={"init": str(first)}),
+            "optimiser": settings.optimiser.model_copy(update={"peak_lr": 1e-12}),
+        }
+    )
+    started = weights(train_recipe(settings, tmp_path / "second"))
+    assert "; nothing is new" in capsys.readouterr().out
+    for name, tensor in started.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(tensor, source[name], rtol=0, atol=1e-6)
+    for file in ("tokenizer.json", "tokenizer.model"):
+        assert (tmp_path / "second" / "model" / file).read_bytes() == (first / "model" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "copied", "new"),
+    [
+        ({"init_part": "encoder"}, {"encoder", "projections"}, {"decoder", "ctc_heads"}),
+        ({"init_vocabulary": False}, {"encoder", "decoder"}, {"ctc_heads", "output_heads"}),
+    ],
+)
+def test_what_is_copied_and_what_is_new(
+    model_folder: Path, settings: dict[str, Any], copied: set[str], new: set[str]
+) -> None:
+    model = ModelSettings(size="tiny", init=str(model_folder), **settings)
+    start = find_start(model)
+    assert start is not None
+    assert not start.brings_vocabulary
+    torch.manual_seed(5)
+    student = USR(model.resolve(30))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    words = initialise(student, start, model)
+    source = start.model.state_dict()
+    for name, tensor in student.state_dict().items():
+        part = name.split(".")[0]
+        if part in copied and not name.startswith("decoder.embedding"):
+            assert torch.equal(tensor, source[name]), name
+        if part in new:
+            assert torch.equal(tensor, before[name]), name
+    assert all(f" {part}" in words.split("; new: ")[1] or words.split("; new: ")[1].startswith(part) for part in new)
+
+
+def test_a_model_of_another_size_is_no_start(model_folder: Path) -> None:
+    model = ModelSettings(size="small", init=str(model_folder), init_part="encoder")
+    start = find_start(model)
+    assert start is not None
+    with pytest.raises(ModelError, match="does not fit: video_frontend"):
+        initialise(USR(model.resolve(30)), start, model)

@@ -52,6 +52,12 @@ class ModelSettings(FrozenModel):
     dropout: float | None = None
     stochastic_depth: float | None = None
     layer_scale: float | None = None
+    init: str | None = None
+    """A model folder, or the folder of a run, whose weights the student starts from."""
+    init_part: Literal["model", "encoder"] = "model"
+    """Start from all of them, or from those that turn a clip into features."""
+    init_vocabulary: bool = True
+    """Whether a whole model brings its vocabulary; if not, one is learnt, and what has a row for each token is new."""
 
     @model_validator(mode="after")
     def _known_size(self) -> "ModelSettings":
@@ -61,7 +67,8 @@ class ModelSettings(FrozenModel):
 
     def resolve(self, vocab_size: int | None = None) -> ModelConfig:
         """The complete configuration, with the vocabulary that the tokenizer really has."""
-        given = {name: value for name, value in self.model_dump(exclude={"size"}).items() if value is not None}
+        settings = self.model_dump(include={"vocab_size", "dropout", "stochastic_depth", "layer_scale"})
+        given = {name: value for name, value in settings.items() if value is not None}
         if vocab_size is not None:
             given["vocab_size"] = vocab_size
         return ModelConfig(**{**SIZES[self.size].model_dump(), **given})

@@ -13,13 +13,18 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a setting: --set optimiser.peak_lr=1e-3 (repeatable).")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Model or run to start from; see model.init."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads for the arithmetic.")] = None,
 ) -> None:
     """Train a model; a run that was interrupted goes on from its last checkpoint."""
     from seehear.recipe import load_recipe
 
-    assignments = [*(overrides or []), *([f"data.corpus={str(corpus)!r}"] if corpus else [])]
+    paths = {"data.corpus": corpus, "model.init": init}
+    assignments = [*(overrides or []), *(f"{key}={str(path)!r}" for key, path in paths.items() if path)]
     settings = load_recipe(recipe, assignments)
 
     import torch

@@ -23,6 +23,7 @@ from seehear.objectives.usr2 import USR2
 from seehear.recipe import Recipe, parse_recipe
 from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
 from seehear.training.checkpoints import Checkpoints, weights_of
+from seehear.training.initialise import find_start, initialise
 from seehear.training.monitor import METRICS_FILE, Monitor, read_metrics
 from seehear.training.trainer import Streams, Trainer
 
@@ -55,8 +56,13 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
         raise ConfigError(f"{out} holds a run of another recipe: choose another --out, or remove it")
     (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
 
+    start = find_start(recipe.model) if state is None else None
+    if start is not None and start.brings_vocabulary:
+        start.tokenizer.save(out / "tokenizer")
     tokenizer = load_or_learn_tokenizer(recipe, material.labelled, out / "tokenizer")
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
+    if start is not None:
+        print(initialise(student, start, recipe.model), flush=True)
     streams, steps = open_streams(recipe, material, tokenizer, device)
     objective = build_objective(recipe, student, steps)
     validate = _validation(objective, tokenizer, material, recipe.run.validate_with) if material.valid else None
