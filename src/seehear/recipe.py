@@ -217,7 +217,7 @@ class RunConfig(FrozenModel):
     """How many checkpoints are kept."""
     validate_every: int = Field(0, ge=0)
     """Steps between validations; 0 for only the last step."""
-    validate_with: tuple[Literal["ctc", "attention"], ...] = ("ctc", "attention")
+    validate_with: tuple[Literal["ctc", "attention"], ...] = Field(("ctc", "attention"), min_length=1)
     """Greedy decoders of a validation. CTC learns later, and on few clips it generalises further (RESULTS.md)."""
 
     @model_validator(mode="after")
