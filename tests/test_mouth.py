@@ -326,3 +326,14 @@ def test_clips_shorter_than_the_smoothing_window(
     for frames in (1, 2, 5):
         track = crop_video(write_video(tmp_path / f"{frames}.mp4", filmed[:frames]), mediapipe)
         assert track.frames.shape == (frames, 96, 96)
+
+
+def test_a_hard_cut_to_somebody_in_the_same_place_is_told(
+    tmp_path: Path, mediapipe: MediaPipeDetector, filmed: list[NDArray[np.uint8]]
+) -> None:
+    another = [np.ascontiguousarray(frame[:, ::-1] // 2) for frame in filmed[12:24]]
+    cut = [*filmed[:12], *another, *filmed[24:]]
+    report = crop_video(write_video(tmp_path / "cut.mp4", cut), mediapipe).report
+    assert any("the picture cuts at 0.5, 1.0 s" in warning for warning in report.warnings)
+    whole = crop_video(write_video(tmp_path / "whole.mp4", filmed), mediapipe).report
+    assert not any("cuts" in warning for warning in whole.warnings)

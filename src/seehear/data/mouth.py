@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seehear.data.cuts import CutFinder
 from seehear.data.faces import LIPS, STABLE, FaceDetector
 from seehear.data.media import Warn, iter_frames
 from seehear.data.tracks import Sighting, Track, choose_track, fill_gaps, link_faces
 from seehear.errors import FaceError
-from seehear.modality import CROP_SIZE
+from seehear.modality import CROP_SIZE, FRAME_RATE
 
 Array = NDArray[np.float64]
 
@@ -133,20 +134,24 @@ class FacesSeen(NamedTuple):
     num_frames: int
     size: tuple[int, int]
     """Width and height of the picture."""
+    cuts: list[int]
+    """Frames that begin another shot."""
 
 
 def find_faces(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector) -> FacesSeen:
     """What `detector` sees in each n-th frame and in the last."""
     sightings: list[Sighting] = []
+    finder = CutFinder()
     number, frame = -1, None
     for number, frame in enumerate(frames):
+        finder.see(frame)
         if number % detector.every == 0:
             sightings.append(Sighting(number, detector.detect(number, frame)))
     if frame is None:
         raise FaceError("the video has no frames")
     if number % detector.every:
         sightings.append(Sighting(number, detector.detect(number, frame)))
-    return FacesSeen(sightings, number + 1, (frame.shape[1], frame.shape[0]))
+    return FacesSeen(sightings, number + 1, (frame.shape[1], frame.shape[0]), finder.cuts())
 
 
 def smooth(points: Array, window: int = SMOOTHING) -> Array:
@@ -241,6 +246,7 @@ def _report(seen: FacesSeen, tracks: list[Track], track: Track, aligned: Array, 
         f"the face fits badly ({misfit:.1f} px): turned away?": misfit > LARGEST_MISFIT,
         f"the face was not found in {missing} of {looked} frames": missing > 0,
         f"{len(tracks)} faces, of which the largest is cropped": bool(others),
+        f"the picture cuts {_when(seen.cuts)}: who is seen then may be somebody else": bool(seen.cuts),
     }
     return TrackReport(
         faces=len(tracks),
@@ -253,6 +259,12 @@ def _report(seen: FacesSeen, tracks: list[Track], track: Track, aligned: Array, 
         enlargement=enlargement,
         warnings=tuple(note for note, applies in notes.items() if applies),
     )
+
+
+def _when(cuts: list[int]) -> str:
+    """The times of the first few frames among `cuts`."""
+    times = ", ".join(f"{cut / FRAME_RATE:.1f}" for cut in cuts[:5])
+    return f"at {times} s" + (f" and {len(cuts) - 5} times more" if len(cuts) > 5 else "")
 
 
 def _share_outside(to_crop: Array, size: tuple[int, int]) -> float:
