@@ -53,6 +53,16 @@ def test_a_recipe_extends_another_table_by_table(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "other.toml").run.steps == 7
 
 
+def test_an_ablation_changes_the_objective_of_the_grid_run_alone_and_each_in_its_own_way() -> None:
+    base = load_recipe("usr2-grid")
+    ablations = [load_recipe(name) for name in shipped_recipes() if name.startswith("ablations/")]
+    for ablation in ablations:
+        assert ablation.model_copy(update={"objective": base.objective, "about": base.about}) == base
+    objectives = [base.objective, *(ablation.objective for ablation in ablations)]
+    assert all(mine != other for i, mine in enumerate(objectives) for other in objectives[:i])
+    assert len(ablations) > 20
+
+
 def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
     (tmp_path / "b.toml").write_text('extends = "a.toml"\n')

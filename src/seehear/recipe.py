@@ -220,6 +220,10 @@ class RunConfig(FrozenModel):
     validate_with: tuple[Literal["ctc", "attention"], ...] = Field(("ctc", "attention"), min_length=1)
     """Greedy decoders of a validation. CTC learns later, and on few clips it generalises further (RESULTS.md)."""
 
+    watch_labels: int = Field(50, ge=0)
+    """Unlabelled clips of which a validation records the teacher's labels, with their error rates where the corpus
+    knows what is said in them."""
+
     @model_validator(mode="after")
     def _one_length(self) -> "RunConfig":
         if (self.steps is None) == (self.epochs is None):
@@ -246,8 +250,14 @@ class Recipe(FrozenModel):
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with seehear."""
-    return sorted(item.name.removesuffix(".toml") for item in _folder().iterdir() if item.name.endswith(".toml"))
+    """Names of the recipes that come with seehear; those of a folder begin with its name, "ablations/ar"."""
+    folder = _folder()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
+
+
+def shipped_recipe(name: str | Path) -> Path:
+    """Where the recipe of that name lies, if it ships with seehear."""
+    return _folder() / f"{name}.toml"
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -270,14 +280,20 @@ def parse_recipe(values: Mapping[str, Any], name: str = "the recipe") -> Recipe:
         raise ConfigError(f"{name}: {faults}") from error
 
 
-def _folder() -> Any:
-    return resources.files("seehear") / "recipes"
+def _folder() -> Path:
+    return Path(str(resources.files("seehear"))) / "recipes"
+
+
+def _listed() -> str:
+    """The shipped recipes in one line, a folder by its name."""
+    names = shipped_recipes()
+    folders = sorted({name.split("/")[0] + "/…" for name in names if "/" in name})
+    return ", ".join([name for name in names if "/" not in name] + folders)
 
 
 def _read(source: str | Path, beside: Path | None = None, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The tables of a recipe, laid over those of the recipe that it `extends`: a shipped name, or a file beside it."""
-    path = (beside or Path()) / source
-    shipped = _folder() / f"{source}.toml"
+    path, shipped = (beside or Path()) / source, shipped_recipe(source)
     if str(source) in above:
         raise ConfigError(f"the recipes {' and '.join(above)} extend each other")
     if path.is_file():
@@ -285,7 +301,7 @@ def _read(source: str | Path, beside: Path | None = None, above: tuple[str, ...]
     elif shipped.is_file():
         text = shipped.read_text(encoding="utf-8")
     else:
-        raise ConfigError(f"no recipe '{source}': give a TOML file or one of {', '.join(shipped_recipes())}")
+        raise ConfigError(f"no recipe '{source}': give a TOML file or one of {_listed()}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -20,6 +20,7 @@ from seehear.modality import FRAME_RATE
 
 MANIFEST = "manifest.jsonl"
 SPLITS = "splits"
+TRUTH_FILE = "truth.jsonl"
 OPTIONAL = ("text", "speaker", "source")
 """Keys of the manifest that may be left out."""
 
@@ -90,6 +91,16 @@ class Corpus:
         if unknown:
             raise CorpusError(f"{path} names {len(unknown)} clips that the manifest lacks, first '{unknown[0]}'")
         return [self.utterances[id] for id in ids]
+
+    def truths(self) -> dict[str, str]:
+        """What is said in the clips of which it is known, unlabelled ones included; for measuring, not for learning.
+
+        From the manifest and, where a synthetic corpus has hidden it, from its truth file.
+        """
+        known = {id: utterance.text for id, utterance in self.utterances.items() if utterance.text is not None}
+        path = self.root / TRUTH_FILE
+        hidden = [json.loads(line) for line in read_lines(path) if line] if path.is_file() else []
+        return {**{line["id"]: line["text"] for line in hidden}, **known}
 
     def read(self, utterance: Utterance) -> MouthClip:
         """The clip of `utterance`."""

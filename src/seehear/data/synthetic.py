@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from seehear.data.clipfile import MouthClip, write_clip
-from seehear.data.corpus import Corpus, Utterance
+from seehear.data.corpus import TRUTH_FILE, Corpus, Utterance
 from seehear.data.espeak import SpeakingStyle, TimedUnit, speak, version
 from seehear.data.face_render import Face, Filming, render
 from seehear.data.sentences import command
@@ -45,7 +45,6 @@ SPEAKERS = (
 UNSEEN_SPEAKERS = ("en-029+m7", "en-us-nyc+f5", "en-gb-x-gbclan+m6", "en-us+m8")
 """Voices and faces of `test-voices` alone."""
 
-TRUTH_FILE = "truth.jsonl"
 RECORD_FILE = "synthetic.json"
 
 

@@ -80,7 +80,7 @@ class Teacher(nn.Module):
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.train()
-                    module.momentum = 0.0  # the running statistics stay as they are
+                    module.track_running_stats = False  # they follow the student's, see `update`
         return self
 
     @torch.no_grad()

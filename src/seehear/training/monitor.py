@@ -2,13 +2,18 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+from seehear.training.watch import WatchedLabels, label_error_rates
+
 METRICS_FILE = "metrics.jsonl"
+LABELS_FILE = "labels.jsonl"
+SHOWN = 8
+"""Clips whose labels TensorBoard shows."""
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -23,7 +28,9 @@ class Monitor:
         self.log_every = log_every
         self.steps = steps
         self.path = folder / METRICS_FILE
-        _drop_after(self.path, resumed_at)
+        self.labels_path = folder / LABELS_FILE
+        for path in (self.path, self.labels_path):
+            _drop_after(path, resumed_at)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)
         self.started = time.monotonic()
@@ -43,6 +50,20 @@ class Monitor:
         self._write(step, {f"valid/{name}": value for name, value in numbers.items()})
         values = "  ".join(f"{name} {value:.1%}" for name, value in numbers.items())
         print(f"step {step}/{self.steps}  validation  {values}", flush=True)
+
+    def labels(self, step: int, watched: Sequence[WatchedLabels]) -> None:
+        """Record labels of the teacher: as text in labels.jsonl and TensorBoard, and their error rates by kind."""
+        with self.labels_path.open("a", encoding="utf-8") as file:
+            for clip in watched:
+                file.write(json.dumps({"step": step, "id": clip.id, "truth": clip.truth, **clip.labels}) + "\n")
+        for clip in watched[:SHOWN]:
+            lines = [f"said: {clip.truth or 'unknown'}", *(f"{kind}: {text}" for kind, text in clip.labels.items())]
+            self.board.add_text(f"labels/{clip.id}", "  \n".join(lines), step)
+        rates = label_error_rates(watched)
+        if rates:
+            self._write(step, {f"labels/{kind}": rate for kind, rate in rates.items()})
+            values = "  ".join(f"{kind} {rate:.1%}" for kind, rate in rates.items())
+            print(f"step {step}/{self.steps}  labels  {values}", flush=True)
 
     def warn(self, step: int, message: str) -> None:
         """Print a warning."""

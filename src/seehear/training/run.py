@@ -26,6 +26,7 @@ from seehear.training.checkpoints import Checkpoints, weights_of
 from seehear.training.initialise import find_start, initialise
 from seehear.training.monitor import METRICS_FILE, Monitor, read_metrics
 from seehear.training.trainer import Streams, Trainer
+from seehear.training.watch import LabelWatch, WatchedLabels
 
 VALIDATION_FRAMES = 2400
 """Frames in a batch of a validation."""
@@ -66,7 +67,8 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     streams, steps = open_streams(recipe, material, tokenizer, device)
     objective = build_objective(recipe, student, steps)
     validate = _validation(objective, tokenizer, material, recipe.run.validate_with) if material.valid else None
-    trainer = Trainer(objective, recipe, steps, streams, checkpoints, validate, device)
+    watch = _watch(objective, tokenizer, material, recipe.run.watch_labels)
+    trainer = Trainer(objective, recipe, steps, streams, checkpoints, validate, watch, device)
     if state is not None:
         trainer.restore(state)
         print(f"resuming at step {trainer.done} of {steps}", flush=True)
@@ -181,6 +183,17 @@ def _validation(
     return word_error_rates
 
 
+def _watch(
+    objective: Objective, tokenizer: Tokenizer, material: Material, clips: int
+) -> Callable[[], list[WatchedLabels]] | None:
+    """The teacher's labels of `clips` unlabelled clips, spread over the split; None where nothing is labelled."""
+    if not isinstance(objective, USR2) or not clips:
+        return None
+    every = max(1, len(material.unlabelled) // clips)
+    watch = LabelWatch(material.corpus, material.unlabelled[::every][:clips], tokenizer, VALIDATION_FRAMES)
+    return lambda: watch(objective.teacher)
+
+
 def model_card(recipe: Recipe, material: Material, steps: int) -> ModelCard:
     """What the card of the trained model says of its training."""
     clips = [*material.labelled, *material.unlabelled]
@@ -235,7 +248,14 @@ def _save_best(checkpoints: Checkpoints, tokenizer: Tokenizer, recipe: Recipe, c
 
 def _essence(recipe: Recipe) -> Recipe:
     """A recipe without what may change when a run goes on: how often it reports, how many processes read."""
-    reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": ()}
+    reporting = {
+        "log_every": 1,
+        "checkpoint_every": 1,
+        "keep": 1,
+        "validate_every": 0,
+        "validate_with": (),
+        "watch_labels": 0,
+    }
     run = recipe.run.model_copy(update=reporting)
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
     return recipe.model_copy(update={"run": run, "data": data, "about": "", "licence": ""})

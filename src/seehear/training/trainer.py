@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from seehear.training.checkpoints import Checkpoints
 from seehear.training.guards import FiniteSteps, StopRequest, refusal
 from seehear.training.monitor import Monitor
 from seehear.training.optim import build_optimiser, learning_rate, set_learning_rate
+from seehear.training.watch import WatchedLabels
 
 
 class Streams:
@@ -48,7 +49,8 @@ class Streams:
 class Trainer:
     """Optimises `objective(batch, step)`; knows nothing of the method.
 
-    `validate(step)` returns numbers by name to record; it is called every `run.validate_every` steps and at the end.
+    `validate()` returns error rates by name and `watch()` the teacher's labels of a few clips, both to be recorded;
+    they are called every `run.validate_every` steps and at the end.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Trainer:
         streams: Streams,
         checkpoints: Checkpoints,
         validate: Callable[[], Mapping[str, float]] | None = None,
+        watch: Callable[[], Sequence[WatchedLabels]] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.objective = objective.to(device)
@@ -67,6 +70,7 @@ class Trainer:
         self.streams = streams
         self.checkpoints = checkpoints
         self.validate = validate
+        self.watch = watch
         self.device = torch.device(device)
         self.optimiser = build_optimiser(objective, recipe.optimiser)
         self.finite = FiniteSteps(self.objective)
@@ -97,8 +101,11 @@ class Trainer:
         for message in [refusal(clips)] if "refused" in numbers else self.objective.warnings(numbers):
             monitor.warn(self.done, message)
         last = self.done == self.steps
-        if self.validate and (last or (run.validate_every and self.done % run.validate_every == 0)):
-            self._validate(self.validate, monitor)
+        if last or (run.validate_every and self.done % run.validate_every == 0):
+            if self.validate:
+                self._validate(self.validate, monitor)
+            if self.watch:
+                monitor.labels(self.done, self.watch())
         if last or stop.signal or self.done % run.checkpoint_every == 0:
             self.checkpoints.save(self.done, self.state())
         if stop.signal and not last:
