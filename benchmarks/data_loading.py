@@ -18,8 +18,9 @@ from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
 from seehear.recipe import load_recipe
 from seehear.tokenizer import Tokenizer
+from seehear.training.material import load_material
 from seehear.training.optim import build_optimiser
-from seehear.training.run import build_objective, load_material
+from seehear.training.run import build_objective
 
 
 def main() -> None:

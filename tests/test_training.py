@@ -25,15 +25,11 @@ from seehear.recipe import ModelSettings, Recipe, parse_recipe
 from seehear.training.average import average_checkpoints
 from seehear.training.checkpoints import Checkpoints, load_checkpoint, weights_of
 from seehear.training.initialise import find_start, initialise
+from seehear.training.material import load_material, load_or_learn_tokenizer, open_streams
 from seehear.training.monitor import Monitor
-from seehear.training.run import (
-    build_objective,
-    load_material,
-    load_or_learn_tokenizer,
-    open_streams,
-    train_recipe,
-)
+from seehear.training.run import build_objective, train_recipe
 from seehear.training.trainer import Streams, Trainer
+from seehear.training.world import World
 
 WORDS = ("red", "blue", "green", "at", "by")
 
@@ -220,7 +216,7 @@ def poisoned_trainer(corpus: Path, folder: Path, steps: int, poisoned: set[int])
     tokenizer = load_or_learn_tokenizer(settings, material.labelled, folder / "tokenizer")
     torch.manual_seed(1)
     student = USR(settings.model.resolve(tokenizer.vocab_size))
-    streams, _ = open_streams(settings, material, tokenizer, "cpu")
+    streams, _ = open_streams(settings, material, tokenizer, World(torch.device("cpu")))
     objective = build_objective(settings, student, steps)
     return Trainer(objective, settings, steps, Poisoned(streams, poisoned), Checkpoints(folder / "checkpoints", 1))
 
@@ -264,7 +260,7 @@ def test_the_best_validation_is_kept(corpus: Path, tmp_path: Path) -> None:
     rates = iter([0.7, 0.4, 0.4, 0.6])
     trainer = poisoned_trainer(corpus, tmp_path, steps=4, poisoned=set())
     trainer.recipe = recipe(corpus, validate_every=1)
-    trainer.validate = lambda: {"ctc/a": next(rates), "teacher/ctc/av": 0.0}
+    trainer.validate = lambda objective: {"ctc/a": next(rates), "teacher/ctc/av": 0.0}
     with Monitor(tmp_path, log_every=1, steps=4) as monitor:
         trainer.fit(monitor)
     best = trainer.checkpoints.load_best()

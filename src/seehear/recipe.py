@@ -208,6 +208,15 @@ class RunConfig(FrozenModel):
     """Passes over the unlabelled clips, or over the labelled ones where there are no others."""
     accumulate: int = Field(1, gt=0)
     """Batches per optimiser step."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes (torchrun): a whole model on each, or its blocks cut over them (large and huge)."""
+    batchnorm: Literal["local", "synced"] = "local"
+    """Whether each process normalises by its own batch or all by theirs together."""
+    recompute: bool = False
+    """Keep only what enters each encoder and decoder block and compute the rest again for the gradient: less memory,
+    more time."""
+    time_limit: float = Field(1800.0, gt=0.0)
+    """Seconds that a process waits for the others before it gives up."""
     precision: Literal["float32", "bf16"] = "bf16"
     seed: int = 42
     log_every: int = Field(1, gt=0)

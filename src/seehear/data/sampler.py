@@ -14,17 +14,32 @@ LENGTH_JITTER = 0.1
 
 
 class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
-    """An endless sequence of batches of (position, seed), a function of `seed` alone.
+    """An endless sequence of batches of (position, seed), a function of `seed` and `group`.
 
     Each epoch shuffles the clips, sorts them roughly by length, fills batches up to `max_frames` (padding counted) and
-    shuffles those. `start` skips that many batches, which is how a run resumes.
+    shuffles groups of `group` of them: the batches of one optimiser step, on all processes, are of about equal length.
+    Some batches come twice in an epoch where their number is no multiple of `group`.
+
+    `start` skips that many batches, which is how a run resumes; of the rest, every `stride`-th is given: with the rank
+    of a process added to `start`, each process has its own, and all have equally many.
     """
 
-    def __init__(self, frames: Sequence[int], max_frames: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        frames: Sequence[int],
+        max_frames: int,
+        seed: int,
+        *,
+        start: int = 0,
+        stride: int = 1,
+        group: int = 1,
+    ) -> None:
         self.frames = np.asarray(frames)
         self.max_frames = max_frames
         self.seed = seed
         self.start = start
+        self.stride = stride
+        self.group = group
 
     def epoch(self, number: int) -> list[list[tuple[int, int]]]:
         """The batches of one epoch."""
@@ -32,17 +47,21 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         jittered = self.frames * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(self.frames))
         order = np.argsort(jittered, kind="stable")
         seeds = rng.integers(2**62, size=len(order))
-        groups = fill(self.frames[order], self.max_frames)
-        batches = [[(int(order[i]), int(seeds[i])) for i in group] for group in groups]
-        rng.shuffle(batches)
-        return batches
+        filled = fill(self.frames[order], self.max_frames)
+        batches = [[(int(order[i]), int(seeds[i])) for i in batch] for batch in filled]
+        missing = -len(batches) % self.group
+        batches += (batches * self.group)[-missing:] if missing else []
+        groups = [batches[i : i + self.group] for i in range(0, len(batches), self.group)]
+        rng.shuffle(groups)
+        return [batch for group in groups for batch in group]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         skip, number = self.start, 0
         while True:
             batches = self.epoch(number)
-            yield from batches[skip:]
-            skip, number = max(0, skip - len(batches)), number + 1
+            yield from batches[skip :: self.stride]
+            skip = skip + max(0, -(-(len(batches) - skip) // self.stride)) * self.stride - len(batches)
+            number += 1
 
     def batches_per_epoch(self) -> int:
         """Batches of the first epoch (later ones may differ a little)."""

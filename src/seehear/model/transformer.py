@@ -5,10 +5,12 @@ B rows, T frames, U tokens, D width. Masks are True on what is real.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seehear.config import ModelConfig
 from seehear.model.attention import Attention, KeysValues, RelativeAttention, relative_positions, sinusoids
@@ -81,6 +83,13 @@ class EncoderLayer(nn.Module):
         return x
 
 
+def _run(layer: nn.Module, recompute: bool, *inputs: Any) -> Any:
+    """What `layer` makes of `inputs`; with `recompute` nothing in between is kept for the gradient."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
+
+
 class Encoder(nn.Module):
     """Blocks with relative positions, and a final normalisation.
 
@@ -96,6 +105,8 @@ class Encoder(nn.Module):
             EncoderLayer(config, config.stochastic_depth * (layer + 1) / count) for layer in range(count)
         )
         self.norm = LayerNorm(config.dim)
+        self.recompute = False
+        """Whether training keeps only the input of each block (activation checkpointing)."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` (B, T, D) with `mask` (B, T) to float32 (B, T, D), meaningless at padding."""
@@ -103,7 +114,7 @@ class Encoder(nn.Module):
         positions = relative_positions(T, D, x.device)
         x = self.dropout(x.float() * math.sqrt(D))
         for layer in self.layers:
-            x = layer(x, positions, mask)
+            x = _run(layer, self.recompute, x, positions, mask)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -174,6 +185,8 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
         self.norm = LayerNorm(dim)
+        self.recompute = False
+        """As the encoder's."""
 
     def forward(self, tokens: Tensor, features: Tensor, mask: Tensor, cache: DecoderCache | None = None) -> Tensor:
         """States (N, U, Ddec) of `tokens` (N, U) on `features` (B, T, D) with `mask` (B, T).
@@ -189,7 +202,7 @@ class Decoder(nn.Module):
         remembered: Sequence[KeysValues | None] = cache.tokens or [None] * len(self.layers)
         cache.tokens = []
         for layer, past, clips in zip(self.layers, remembered, cache.clips, strict=True):
-            x, seen = layer(x, past, clips, cache.mask)
+            x, seen = _run(layer, self.recompute, x, past, clips, cache.mask)
             cache.tokens.append(seen)
         cache.num_tokens += tokens.shape[1]
         return self.norm(x)  # type: ignore[no-any-return]

@@ -85,6 +85,30 @@ class Monitor:
         self.board.close()
 
 
+class Silence(Monitor):
+    """The monitor of a process that another one speaks for."""
+
+    def __init__(self) -> None:
+        pass
+
+    def step(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def validation(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def labels(self, step: int, watched: Sequence[WatchedLabels]) -> None:
+        """Nothing."""
+
+    def warn(self, step: int, message: str) -> None:
+        """Nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
 def _drop_after(path: Path, step: int) -> None:
     """Forget the lines of steps that a resumed run makes again."""
     if path.exists():

@@ -1,5 +1,6 @@
 """The training loop: batches, loss, gradient, step; now and then a checkpoint and a validation."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,15 +17,21 @@ from seehear.training.checkpoints import Checkpoints
 from seehear.training.guards import FiniteSteps, StopRequest, refusal
 from seehear.training.monitor import Monitor
 from seehear.training.optim import build_optimiser, learning_rate, set_learning_rate
+from seehear.training.parallel import Spread
 from seehear.training.watch import WatchedLabels
+from seehear.training.world import World
 
 
 class Streams:
-    """The labelled and the unlabelled stream; the position of each is how many batches it has given."""
+    """The labelled and the unlabelled stream; the position of each is how many batches all processes have taken."""
 
     def __init__(
-        self, labelled: Callable[[int], Iterator[Batch]], unlabelled: Callable[[int], Iterator[Batch]] | None
+        self,
+        labelled: Callable[[int], Iterator[Batch]],
+        unlabelled: Callable[[int], Iterator[Batch]] | None,
+        processes: int = 1,
     ) -> None:
+        self._processes = processes
         self._open = {"labelled": labelled, "unlabelled": unlabelled}
         self._iterators: dict[str, Iterator[Batch]] = {}
         self.positions = {"labelled": 0, "unlabelled": 0}
@@ -42,15 +49,15 @@ class Streams:
             opener = self._open[name]
             assert opener is not None, f"this run has no {name} stream"
             self._iterators[name] = opener(self.positions[name])
-        self.positions[name] += 1
+        self.positions[name] += self._processes
         return next(self._iterators[name])
 
 
 class Trainer:
-    """Optimises `objective(batch, step)`; knows nothing of the method.
+    """Optimises `objective(batch, step)` on all processes of `world`; knows nothing of the method.
 
-    `validate()` returns error rates by name and `watch()` the teacher's labels of a few clips, both to be recorded;
-    they are called every `run.validate_every` steps and at the end.
+    `validate(objective)` returns error rates by name and `watch(objective)` the teacher's labels of a few clips, both
+    to be recorded; every process calls them every `run.validate_every` steps and at the end.
     """
 
     def __init__(
@@ -60,18 +67,19 @@ class Trainer:
         steps: int,
         streams: Streams,
         checkpoints: Checkpoints,
-        validate: Callable[[], Mapping[str, float]] | None = None,
-        watch: Callable[[], Sequence[WatchedLabels]] | None = None,
-        device: torch.device | str = "cpu",
+        validate: Callable[[Objective], Mapping[str, float]] | None = None,
+        watch: Callable[[Objective], Sequence[WatchedLabels]] | None = None,
+        world: World | None = None,
     ) -> None:
-        self.objective = objective.to(device)
+        self.world = world or World(torch.device("cpu"))
+        self.objective = objective
+        self.spread = Spread(objective, self.world, recipe.run.parallel)
         self.recipe = recipe
         self.steps = steps
         self.streams = streams
         self.checkpoints = checkpoints
         self.validate = validate
         self.watch = watch
-        self.device = torch.device(device)
         self.optimiser = build_optimiser(objective, recipe.optimiser)
         self.finite = FiniteSteps(self.objective)
         self.done = 0
@@ -82,11 +90,11 @@ class Trainer:
     def fit(self, monitor: Monitor) -> None:
         """Train to the last step.
 
-        Raises `PreemptionError`, after a checkpoint, if a signal asks for it (`guards.SIGNALS`), and `TrainingError` if
-        too many steps in a row have to be refused.
+        Raises `PreemptionError`, after a checkpoint, if a signal to any process asks for it (`guards.SIGNALS`), and
+        `TrainingError` if too many steps in a row have to be refused, or another process fails.
         """
         self.objective.train()
-        with StopRequest() as stop:
+        with StopRequest() as stop, self.world.failures_told():
             try:
                 while self.done < self.steps:
                     self._advance(monitor, stop)
@@ -101,29 +109,38 @@ class Trainer:
         for message in [refusal(clips)] if "refused" in numbers else self.objective.warnings(numbers):
             monitor.warn(self.done, message)
         last = self.done == self.steps
+        stopped = self.world.mean({"signal": float(stop.signal or 0)})["signal"] > 0
         if last or (run.validate_every and self.done % run.validate_every == 0):
             if self.validate:
                 self._validate(self.validate, monitor)
             if self.watch:
-                monitor.labels(self.done, self.watch())
-        if last or stop.signal or self.done % run.checkpoint_every == 0:
-            self.checkpoints.save(self.done, self.state())
-        if stop.signal and not last:
-            raise PreemptionError(f"stopped by {stop.signal.name} after step {self.done}; the same command goes on")
+                monitor.labels(self.done, self.watch(self.spread.whole()))
+        if last or stopped or self.done % run.checkpoint_every == 0:
+            self._save(lambda state: self.checkpoints.save(self.done, state))
+        if stopped and not last:
+            by = stop.signal.name if stop.signal else "a signal to another process"
+            raise PreemptionError(f"stopped by {by} after step {self.done}; the same command goes on")
 
-    def _validate(self, validate: Callable[[], Mapping[str, float]], monitor: Monitor) -> None:
+    def _save(self, write: Callable[[dict[str, Any]], object]) -> None:
+        """Write the state; the first process does, the others wait for it."""
+        state = self.state()
+        if self.world.leads:
+            write(state)
+        self.world.barrier()
+
+    def _validate(self, validate: Callable[[Objective], Mapping[str, float]], monitor: Monitor) -> None:
         """Record a validation; if the student was never better, keep this state."""
-        numbers = validate()
+        numbers = validate(self.spread.whole())
         monitor.validation(self.done, numbers)
         students = [rate for name, rate in numbers.items() if not name.startswith("teacher/")]
         score = sum(students) / len(students)
         if score < self.best:
             self.best = score
-            self.checkpoints.save_best(self.state())
+            self._save(self.checkpoints.save_best)
         self.objective.train()
 
     def step(self) -> tuple[dict[str, float], list[str]]:
-        """One optimiser step; its numbers by name, and the clips it used.
+        """One optimiser step; its numbers by name (means over processes), and the clips that all of them used.
 
         "refused" among the numbers: loss or gradient are not finite, and neither student nor teacher have changed.
         """
@@ -134,54 +151,61 @@ class Trainer:
         self.finite.begin()
         sums: dict[str, float] = {}
         clips: list[str] = []
-        frames = 0
-        for _ in range(accumulate):
+        frames = 0.0
+        for part in range(accumulate):
             batch = self.streams.next(self.objective.needs_unlabelled(step))
             frames += batch.num_frames
             clips += batch.ids
-            losses = self._losses(batch.to(self.device), step)
-            (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
+            with self.spread.gradients_stay_here() if part < accumulate - 1 else contextlib.nullcontext():
+                losses = self._losses(batch.to(self.world.device), step)
+                (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / accumulate
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optimiser.clip_norm)
+        sums = self.world.mean({**sums, "frames": frames})
+        frames = self.world.size * sums.pop("frames")
         numbers = {**sums, "lr": rate, "gradient_norm": float(norm)}
         if self.finite.accepts(numbers):
             self.optimiser.step()
+            self.spread.average_statistics()
             self.objective.after_step(step)
         else:
             numbers = {"refused": 1.0, "lr": rate}
         self.done += 1
         numbers["frames/s"] = frames / (time.perf_counter() - started)
-        return numbers, clips
+        return numbers, self.world.gather(clips) if "refused" in numbers else clips
 
     def _losses(self, batch: StepBatch, step: int) -> Losses:
         bf16 = self.recipe.run.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            losses: Losses = self.objective(batch, step)
-        return losses
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16):
+            return self.spread(batch, step)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Everything a resumed run needs; every process has to ask."""
+        cuda = self.world.device.type == "cuda"
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(self.world.device) if cuda else None}
         return {
             "step": self.done,
             "best": self.best,
             "recipe": self.recipe.model_dump(mode="json"),
-            "objective": self.objective.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **self.spread.state(self.optimiser),
             "streams": dict(self.streams.positions),
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            },
+            "random": self.world.gather([random]),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Go on from what `state` returned, on as many processes or on more or fewer.
+
+        Dropout goes on as it would have on as many; else each process draws anew, from the seed and the step.
+        """
+        self.spread.restore(state, self.optimiser)
         self.streams.positions = dict(state["streams"])
         self.done = state["step"]
         self.best = state["best"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        random = state["random"]
+        if len(random) == self.world.size:
+            torch.set_rng_state(random[self.world.rank]["cpu"])
+            if self.world.device.type == "cuda" and random[self.world.rank]["cuda"] is not None:
+                torch.cuda.set_rng_state(random[self.world.rank]["cuda"], self.world.device)
+        else:
+            torch.manual_seed(hash((self.recipe.run.seed, self.done, self.world.rank)))

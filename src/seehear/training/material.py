@@ -1,0 +1,91 @@
+"""What a run is made of: the clips of its streams, its vocabulary, how many steps it takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seehear.data.batch import Batch, TrainingClips
+from seehear.data.corpus import Corpus, Utterance
+from seehear.data.sampler import FrameBatchSampler, stream
+from seehear.errors import CorpusError
+from seehear.recipe import Recipe
+from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
+from seehear.training.trainer import Streams
+from seehear.training.world import World
+
+
+@dataclass(frozen=True)
+class Material:
+    """The clips a run uses."""
+
+    corpus: Corpus
+    labelled: list[Utterance]
+    unlabelled: list[Utterance]
+    valid: list[Utterance]
+
+
+def load_material(recipe: Recipe) -> Material:
+    """Read the corpus and pick the clips of each stream; longer ones than `data.max_frames` are left out, and said."""
+    data = recipe.data
+    corpus = Corpus.load(Path(data.corpus))
+
+    def pick(names: Sequence[str]) -> list[Utterance]:
+        found = [utterance for name in names for utterance in corpus.split(name)]
+        short = [utterance for utterance in found if utterance.frames <= data.max_frames]
+        if len(short) < len(found):
+            print(f"left out {len(found) - len(short)} clips of {', '.join(names)} over {data.max_frames} frames")
+        return short
+
+    labelled = pick(data.labelled)
+    if not labelled:
+        raise CorpusError(f"{corpus.root} has no labelled clips in {', '.join(data.labelled)}")
+    silent = [utterance.id for utterance in labelled if utterance.text is None]
+    if silent:
+        raise CorpusError(f"{len(silent)} labelled clips of {corpus.root} have no transcript, first '{silent[0]}'")
+    labelled_only = recipe.objective.kind == "supervised"
+    unlabelled = [] if labelled_only else pick(data.unlabelled)
+    if not unlabelled and not labelled_only:
+        raise CorpusError(f"{corpus.root} has no unlabelled clips in {', '.join(data.unlabelled)}")
+    valid = corpus.split(data.valid) if data.valid else []
+    return Material(corpus, labelled, unlabelled, valid)
+
+
+def load_or_learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance], folder: Path) -> Tokenizer:
+    """The run's vocabulary: learnt from the labelled text alone, once, and kept beside the checkpoints."""
+    if (folder / DESCRIPTION_FILE).is_file():
+        return Tokenizer.load(folder)
+    tokenizer = Tokenizer.train([utterance.text or "" for utterance in labelled], recipe.model.resolve().vocab_size)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, world: World) -> tuple[Streams, int]:
+    """The streams of clips of this process, and the number of steps of the run."""
+    data, run = recipe.data, recipe.run
+    pin_memory = world.device.type == "cuda"
+
+    def sampler(utterances: Sequence[Utterance], max_frames: int, salt: int, start: int = 0) -> FrameBatchSampler:
+        frames = [utterance.frames for utterance in utterances]
+        group = run.accumulate * world.size
+        return FrameBatchSampler(
+            frames, max_frames, 2 * run.seed + salt, start=start + world.rank, stride=world.size, group=group
+        )
+
+    def opener(
+        utterances: Sequence[Utterance], max_frames: int, salt: int, reader: Tokenizer | None
+    ) -> Callable[[int], Iterator[Batch]]:
+        clips = TrainingClips(material.corpus, utterances, recipe.augment, reader, data.cache_mb * 1_000_000)
+        return lambda start: stream(clips, sampler(utterances, max_frames, salt, start), data.workers, pin_memory)
+
+    labelled = opener(material.labelled, data.labelled_frames, 0, tokenizer)
+    unlabelled = opener(material.unlabelled, data.unlabelled_frames, 1, None) if material.unlabelled else None
+    streams = Streams(labelled, unlabelled, world.size)
+    if run.steps is not None:
+        return streams, run.steps
+    assert run.epochs is not None, "a recipe gives steps or epochs"
+    longest = (
+        sampler(material.unlabelled, data.unlabelled_frames, 1)
+        if material.unlabelled
+        else sampler(material.labelled, data.labelled_frames, 0)
+    )
+    return streams, max(1, round(run.epochs * longest.batches_per_epoch() / (run.accumulate * world.size)))
