@@ -197,6 +197,11 @@ class OptimiserConfig(FrozenModel):
     weight_decay: float = Field(0.04, ge=0.0)
     """On every parameter, as in USR's code."""
     clip_norm: float = Field(3.0, gt=0.0)
+    frozen: tuple[str, ...] = ()
+    """Parts of the model that do not learn, running statistics included: a module such as "video_frontend", "encoder"
+    or "encoder.layers.0"."""
+    rates: dict[str, float] = {}
+    """Factors of the learning rate of such parts: { encoder = 0.1 }."""
 
 
 class RunConfig(FrozenModel):

@@ -1,5 +1,7 @@
 """Loss functions of tensors. Every one is a sum over tokens or frames divided by the number of clips (METHOD §5)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,9 +52,11 @@ def with_sos(tokens: Tensor, sos: int) -> Tensor:
     return torch.cat([tokens.new_full((len(tokens), 1), sos), tokens], dim=1)
 
 
-def without(token: int, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """`tokens` (B, U) of `lengths` (B,) with every `token` taken out, and their new lengths."""
-    kept = position_mask(lengths, tokens.shape[1]) & (tokens != token)
+def without(specials: Sequence[int], tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`tokens` (B, U) of `lengths` (B,) with all `specials` taken out, and their new lengths."""
+    kept = position_mask(lengths, tokens.shape[1])
+    for special in specials:
+        kept = kept & (tokens != special)
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)  # those that are kept come first
     return tokens.gather(1, order), kept.sum(1)
 

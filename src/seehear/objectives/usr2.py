@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seehear.data.batch import Batch
+from seehear.decoding.ctc import BLANK
 from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import Losses, Objective, StepBatch
@@ -142,7 +143,8 @@ class USR2(Objective):
         v = config.ctc_attention_weight if labels.autoregressive else config.ctc_driven_ctc_attention_weight
         if v == 0.0:
             return from_ctc
-        tokens, token_lengths = without(self.student.eos, labels.attention_tokens, labels.attention_lengths)
+        specials = (BLANK, self.student.eos)  # what a decoder may say and CTC has no use for
+        tokens, token_lengths = without(specials, labels.attention_tokens, labels.attention_lengths)
         weights = trusted.attention_sequence * (token_lengths > 0)
         return (1 - v) * from_ctc + v * ctc_loss(logits, lengths, tokens, token_lengths, weights)
 

@@ -23,6 +23,7 @@ from seehear.training.checkpoints import Checkpoints
 from seehear.training.initialise import find_start, initialise
 from seehear.training.material import Material, load_material, load_or_learn_tokenizer, open_streams
 from seehear.training.monitor import Monitor, Silence
+from seehear.training.optim import part_of
 from seehear.training.outputs import model_card, save_best, save_models
 from seehear.training.trainer import Trainer
 from seehear.training.watch import LabelWatch, WatchedLabels
@@ -94,7 +95,9 @@ def build_objective(recipe: Recipe, student: USR, steps: int) -> Objective:
 
 
 def prepare_model(objective: Objective, recipe: Recipe, world: World) -> None:
-    """What a run sets about its models: how they normalise, and whether they keep what they compute."""
+    """What a run sets about its models: what is frozen, how they normalise, whether they keep what they compute."""
+    for name in recipe.optimiser.frozen:
+        part_of(objective.student, name).requires_grad_(False)
     if recipe.run.batchnorm == "synced" and world.size > 1:
         synchronise(objective, world.device)
     objective.student.encoder.recompute = objective.student.decoder.recompute = recipe.run.recompute

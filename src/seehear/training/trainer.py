@@ -16,7 +16,7 @@ from seehear.recipe import Recipe
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.guards import FiniteSteps, StopRequest, refusal
 from seehear.training.monitor import Monitor
-from seehear.training.optim import build_optimiser, learning_rate, set_learning_rate
+from seehear.training.optim import build_optimiser, learning_rate, part_of, set_learning_rate
 from seehear.training.parallel import Spread
 from seehear.training.watch import WatchedLabels
 from seehear.training.world import World
@@ -93,13 +93,19 @@ class Trainer:
         Raises `PreemptionError`, after a checkpoint, if a signal to any process asks for it (`guards.SIGNALS`), and
         `TrainingError` if too many steps in a row have to be refused, or another process fails.
         """
-        self.objective.train()
+        self.learn()
         with StopRequest() as stop, self.world.failures_told():
             try:
                 while self.done < self.steps:
                     self._advance(monitor, stop)
             finally:
                 self.streams.close()
+
+    def learn(self) -> None:
+        """From evaluation back to training; what is frozen keeps its running statistics."""
+        self.objective.train()
+        for name in self.recipe.optimiser.frozen:
+            part_of(self.objective.student, name).eval()
 
     def _advance(self, monitor: Monitor, stop: StopRequest) -> None:
         """A step, and what is due after it."""
@@ -137,7 +143,7 @@ class Trainer:
         if score < self.best:
             self.best = score
             self._save(self.checkpoints.save_best)
-        self.objective.train()
+        self.learn()
 
     def step(self) -> tuple[dict[str, float], list[str]]:
         """One optimiser step; its numbers by name (means over processes), and the clips that all of them used.

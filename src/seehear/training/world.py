@@ -23,8 +23,8 @@ COMMUNICATION = ("gloo", "NCCL", "Connection", "Timed out", "Broken pipe")
 class World:
     """All processes of a run, seen from one of them; what a run does together goes through here.
 
-    A context: leaving it leaves the group, if entering began it. What fails between processes (one that ended, one that does not answer
-    within the time limit) is a `TrainingError` in all the others.
+    A context: leaving it leaves the group, if `start` began it. What fails between processes (one that ended, one that
+    does not answer within the time limit) is a `TrainingError` in all the others.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
