@@ -361,3 +361,31 @@ def test_a_model_of_another_size_is_no_start(model_folder: Path) -> None:
     assert start is not None
     with pytest.raises(ModelError, match="does not fit: video_frontend"):
         initialise(USR(model.resolve(30)), start, model)
+
+
+def test_what_is_frozen_stays_and_what_is_slow_moves_less(corpus: Path, tmp_path: Path) -> None:
+    settings = recipe(corpus, "supervised", steps=2).model_dump()
+    settings["optimiser"] |= {"frozen": ["video_frontend", "encoder.layers.0"], "rates": {"decoder": 0.1}}
+    settings["optimiser"] |= {"weight_decay": 0.0}
+    torch.manual_seed(42)
+    fresh = USR(parse_recipe(settings).model.resolve(weights_size(corpus, tmp_path))).state_dict()
+    trained = weights(train_recipe(parse_recipe(settings), tmp_path / "run"))
+    moved = {
+        name: float((trained[name] - fresh[name]).abs().max()) for name in fresh if fresh[name].is_floating_point()
+    }
+    assert all(moved[name] == 0 for name in moved if name.startswith(("video_frontend.", "encoder.layers.0.")))
+    assert max(moved[name] for name in moved if name.startswith("decoder.")) < 0.25 * moved["ctc_heads.av.weight"]
+    assert min(moved[name] for name in moved if name.startswith("encoder.layers.1.")) > 0
+
+
+def weights_size(corpus: Path, folder: Path) -> int:
+    settings = recipe(corpus)
+    return load_or_learn_tokenizer(settings, load_material(settings).labelled, folder / "tokenizer").vocab_size
+
+
+@pytest.mark.parametrize("setting", [{"frozen": ["encodr"]}, {"rates": {"encodr": 0.1}}])
+def test_a_part_that_does_not_exist_is_refused(corpus: Path, tmp_path: Path, setting: dict[str, Any]) -> None:
+    settings = recipe(corpus).model_dump()
+    settings["optimiser"] |= setting
+    with pytest.raises(ConfigError, match=r"no part 'encodr'; did you mean 'encoder'\?"):
+        train_recipe(parse_recipe(settings), tmp_path / "run")

@@ -200,7 +200,7 @@ class OptimiserConfig(FrozenModel):
     frozen: tuple[str, ...] = ()
     """Parts of the model that do not learn, running statistics included: a module such as "video_frontend", "encoder"
     or "encoder.layers.0"."""
-    rates: dict[str, float] = {}
+    rates: dict[str, float] = Field(default_factory=dict)
     """Factors of the learning rate of such parts: { encoder = 0.1 }."""
 
 

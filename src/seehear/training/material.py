@@ -54,9 +54,14 @@ def load_or_learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance], folde
     """The run's vocabulary: learnt from the labelled text alone, once, and kept beside the checkpoints."""
     if (folder / DESCRIPTION_FILE).is_file():
         return Tokenizer.load(folder)
-    tokenizer = Tokenizer.train([utterance.text or "" for utterance in labelled], recipe.model.resolve().vocab_size)
+    tokenizer = learn_tokenizer(recipe, labelled)
     tokenizer.save(folder)
     return tokenizer
+
+
+def learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance]) -> Tokenizer:
+    """A vocabulary from the labelled text."""
+    return Tokenizer.train([utterance.text or "" for utterance in labelled], recipe.model.resolve().vocab_size)
 
 
 def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, world: World) -> tuple[Streams, int]:

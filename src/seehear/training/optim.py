@@ -24,7 +24,7 @@ def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
 
 def part_of(model: nn.Module, name: str) -> nn.Module:
     """The module `name` of a model. Raises `ConfigError` that suggests one if there is none."""
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules or not name:
         close = difflib.get_close_matches(name, modules, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(dict(model.named_children()))}"

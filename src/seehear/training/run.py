@@ -21,10 +21,11 @@ from seehear.tokenizer import Tokenizer
 from seehear.training.batchnorm import synchronise
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.initialise import find_start, initialise
-from seehear.training.material import Material, load_material, load_or_learn_tokenizer, open_streams
+from seehear.training.material import Material, learn_tokenizer, load_material, load_or_learn_tokenizer, open_streams
 from seehear.training.monitor import Monitor, Silence
 from seehear.training.optim import part_of
 from seehear.training.outputs import model_card, save_best, save_models
+from seehear.training.plan import plan
 from seehear.training.trainer import Trainer
 from seehear.training.watch import LabelWatch, WatchedLabels
 from seehear.training.world import World
@@ -41,6 +42,19 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
     """
     with World.start(device, recipe.run.time_limit) as world:
         return _train(recipe, out, world)
+
+
+def plan_recipe(recipe: Recipe) -> str:
+    """What `train_recipe` would do, in words; nothing is written. Raises what it would raise."""
+    material = load_material(recipe)
+    start = find_start(recipe.model)
+    brought = start.tokenizer if start is not None and start.brings_vocabulary else None
+    tokenizer = brought or learn_tokenizer(recipe, material.labelled)
+    student = USR(recipe.model.resolve(tokenizer.vocab_size))
+    world = World(torch.device("cpu"))
+    objective = build_objective(recipe, student, steps=1)
+    prepare_model(objective, recipe, world)
+    return plan(recipe, material, tokenizer, objective, world)
 
 
 def _train(recipe: Recipe, out: Path, world: World) -> Path:
