@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "seehear"
 LAYERS = (
     "errors modality files",
-    "config text transcript card",
+    "config text transcript card pieces",
     "recipe tokenizer metrics",
     "data model",
     "decoding checkpoint convert",

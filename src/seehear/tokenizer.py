@@ -3,8 +3,7 @@
 import io
 import json
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -12,33 +11,14 @@ from sentencepiece import sentencepiece_model_pb2
 
 from seehear.errors import ConfigError, ModelError
 from seehear.files import write_atomically
+from seehear.pieces import WORD_START, characters, count_words, seed_pieces, small_vocabulary
 from seehear.text import DEFAULT_NORMALISER, NORMALISERS, Normaliser
 
 SPECIALS = 2
 """Blank and end of sentence, which are not pieces."""
-WORD_START = "▁"
 UNKNOWN = "<unk>"
-MAX_PIECE_LENGTH = 16
-MAX_SEEDS = 1_000_000
 DESCRIPTION_FILE = "tokenizer.json"
 PIECES_FILE = "tokenizer.model"
-
-
-def seed_pieces(lines: Sequence[str]) -> list[tuple[str, int]]:
-    """The strings inside words from which pieces are chosen, and their weight: occurrences times length, largest first.
-
-    SentencePiece's own seeds count every different word once. On the few sentences of a small corpus that rules out
-    whole words, and with them short label sequences: on GRID's 100 labelled sentences 48 pieces spell a sentence with
-    16 pieces from its seeds and with 9 from these.
-    """
-    words = Counter(WORD_START + word for line in lines for word in line.split())
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        for start in range(len(word)):
-            for end in range(start + 2, min(len(word), start + MAX_PIECE_LENGTH) + 1):
-                counts[word[start:end]] += count
-    weights = ((piece, count * len(piece)) for piece, count in counts.items() if count > 1)
-    return sorted(weights, key=lambda seed: (-seed[1], seed[0]))[:MAX_SEEDS]
 
 
 class Tokenizer:
@@ -82,33 +62,20 @@ class Tokenizer:
         lines = [line for line in map(normaliser, texts) if line]
         if not lines:
             raise ConfigError("no vocabulary can be learnt: the labelled clips hold no words")
-        characters = len(set("".join(lines)) | {WORD_START})
-        if vocab_size < characters + 1 + SPECIALS:
+        least = len(set("".join(lines)) | {WORD_START}) + 1
+        if vocab_size < least + SPECIALS:
             raise ConfigError(
-                f"a vocabulary of {vocab_size} is too small for {characters} characters: "
-                f"set model.vocab_size to at least {characters + 1 + SPECIALS}"
+                f"a vocabulary of {vocab_size} is too small for {least - 1} characters: "
+                f"set model.vocab_size to at least {least + SPECIALS}"
             )
-        model = io.BytesIO()
-        with tempfile.TemporaryDirectory() as folder:
-            seeds = Path(folder) / "seeds.tsv"
-            seeds.write_text("".join(f"{piece}\t{score}\n" for piece, score in seed_pieces(lines)), encoding="utf-8")
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines),
-                model_writer=model,
-                model_type="unigram",
-                vocab_size=vocab_size - SPECIALS,
-                hard_vocab_limit=False,
-                seed_sentencepieces_file=str(seeds),
-                character_coverage=1.0,
-                max_sentence_length=10 + max(len(line.encode()) for line in lines),  # longer ones are left out
-                normalization_rule_name="identity",
-                bos_id=-1,
-                eos_id=-1,
-                unk_id=0,
-                num_threads=1,
-                minloglevel=2,
-            )
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+        words = count_words(lines)
+        size = vocab_size - SPECIALS
+        few = small_vocabulary(words, size - 1) if size < 2 * len(characters(words)) else None
+        proto = sentencepiece_model_pb2.ModelProto.FromString(_unigrams(lines, words, least if few else size))
+        if few:
+            del proto.pieces[1:]  # all but <unk>
+            proto.pieces.extend(proto.SentencePiece(piece=piece, score=-1.0) for piece in few)  # fewest tokens are best
+            proto.trainer_spec.vocab_size = len(proto.pieces)
         proto.trainer_spec.ClearField("seed_sentencepieces_file")  # the name of a temporary file
         learnt = proto.SerializeToString(deterministic=True)
         splitter = sentencepiece.SentencePieceProcessor(model_proto=learnt)
@@ -169,3 +136,28 @@ class Tokenizer:
         if splitter is not None and [splitter.id_to_piece(i) for i in range(splitter.get_piece_size())] != pieces:
             raise ModelError(f"{model_path} and {path} hold different pieces: they do not belong together")
         return tokenizer
+
+
+def _unigrams(lines: Sequence[str], words: Mapping[str, int], size: int) -> bytes:
+    """A SentencePiece model of at most `size` pieces, <unk> included."""
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = Path(folder) / "seeds.tsv"
+        seeds.write_text("".join(f"{piece}\t{score}\n" for piece, score in seed_pieces(words)), encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=size,
+            hard_vocab_limit=False,
+            seed_sentencepieces_file=str(seeds),
+            character_coverage=1.0,
+            max_sentence_length=10 + max(len(line.encode()) for line in lines),  # longer ones are left out
+            normalization_rule_name="identity",
+            bos_id=-1,
+            eos_id=-1,
+            unk_id=0,
+            num_threads=1,
+            minloglevel=2,
+        )
+    return model.getvalue()
