@@ -119,6 +119,7 @@ def test_odd_transcripts_keep_the_loss_finite(tokens: list[list[int]]) -> None:
 def test_the_collapse_alarm_speaks_once_for_each_time_it_lasts() -> None:
     alarm = CollapseAlarm()
     fine = {"teacher/ctc_length": 5.0, "teacher/ctc_kept": 0.5, "teacher/attention_kept": 0.5}
+    fine["teacher/ctc_confidence"] = 0.9
     silent = {**fine, "teacher/ctc_length": 0.1}
     unsure = {**fine, "teacher/ctc_kept": 0.0, "teacher/attention_kept": 0.0}
     assert [alarm({}) for _ in range(60)] == [[]] * 60  # a supervised run
@@ -126,3 +127,12 @@ def test_the_collapse_alarm_speaks_once_for_each_time_it_lasts() -> None:
     assert len(said) == 1
     assert "emits almost no tokens" in said[0]
     assert any("almost no pseudo-label is kept" in m for numbers in 50 * [unsure] for m in alarm(numbers))
+
+
+@pytest.mark.parametrize(("confidence", "warned"), [(1.0, True), (0.8, False)])
+def test_a_sure_teacher_whose_labels_shrink_is_warned_of(confidence: float, warned: bool) -> None:
+    alarm = CollapseAlarm()
+    labels = {"teacher/ctc_confidence": confidence, "teacher/ctc_kept": 1.0, "teacher/attention_kept": 0.9}
+    lengths = [10.0] * 50 + [10.0 - 0.05 * step for step in range(120)] + [4.0] * 100
+    said = [message for length in lengths for message in alarm({**labels, "teacher/ctc_length": length})]
+    assert [("half as long as they were" in message) for message in said] == ([True] if warned else [])
