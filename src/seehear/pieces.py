@@ -8,6 +8,8 @@ MAX_PIECE_LENGTH = 16
 MAX_SEEDS = 1_000_000
 MOST_WORDS = 4
 """Different words for each piece, beyond which whole words make no difference."""
+LEAST_OCCURRENCES = 16
+"""Times that a word must occur to be a piece: rarer ones are better learnt from the characters that they share."""
 
 
 def count_words(lines: Sequence[str]) -> Counter[str]:
@@ -59,6 +61,8 @@ def small_vocabulary(words: Mapping[str, int], size: int) -> list[str] | None:
         now = len(_needed(words, spelling))
         moves = []
         for word in spelling:
+            if words[word] < LEAST_OCCURRENCES:
+                continue
             more = len(_needed(words, spelling - {word})) - now
             if now + more <= size:
                 saved = words[word] * (len(word) - 1)
