@@ -96,7 +96,7 @@ def train_together(*runs: tuple[Recipe, Path]) -> str:
 
 def records(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "frames/s"} for line in lines if "loss" in line]
+    return [{k: v for k, v in line.items() if k not in ("frames/s", "memory_gib")} for line in lines if "loss" in line]
 
 
 def forget_the_end(run: Path, copy: Path) -> Path:

@@ -1,11 +1,14 @@
 """What a run tells: a line per step on the terminal, every number in metrics.jsonl and TensorBoard."""
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from seehear.training.watch import WatchedLabels, label_error_rates
@@ -19,6 +22,14 @@ SHOWN = 8
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records of a run in the order written: each has `step` and numbers by name."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process has had on `device` so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Monitor:

@@ -15,7 +15,7 @@ from seehear.objectives.base import Losses, Objective, StepBatch
 from seehear.recipe import Recipe
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.guards import FiniteSteps, StopRequest, refusal
-from seehear.training.monitor import Monitor
+from seehear.training.monitor import Monitor, peak_memory
 from seehear.training.optim import build_optimiser, learning_rate, part_of, set_learning_rate
 from seehear.training.parallel import Spread
 from seehear.training.watch import WatchedLabels
@@ -179,6 +179,7 @@ class Trainer:
             numbers = {"refused": 1.0, "lr": rate}
         self.done += 1
         numbers["frames/s"] = frames / (time.perf_counter() - started)
+        numbers["memory_gib"] = peak_memory(self.world.device) / 2**30
         return numbers, self.world.gather(clips) if "refused" in numbers else clips
 
     def _losses(self, batch: StepBatch, step: int) -> Losses:
