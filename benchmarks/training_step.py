@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seehear.config import SIZES
@@ -239,6 +239,7 @@ class Step:
             self.seconds[part].append(seconds)
 
     def _update(self) -> None:
+        nn.utils.clip_grad_norm_(self.objective.parameters(), OptimiserConfig().clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.objective.after_step(0)
@@ -270,7 +271,8 @@ class Step:
 
     def flops(self) -> float:
         """Floating-point operations of the models in a step, forward and backward."""
-        with FlopCounterMode(display=False) as counter, torch.autocast(self.options.device, torch.bfloat16):
+        autocast = torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.bf16)
+        with FlopCounterMode(display=False) as counter, autocast:
             self.objective(self.batch, 0).total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.zero_grad(set_to_none=True)
         return float(counter.get_total_flops())
@@ -279,8 +281,9 @@ class Step:
 def encode_one_by_one(
     student: USR, video: Tensor, audio: Tensor, mask: Tensor, modalities: Sequence[Modality] = tuple(Modality)
 ) -> dict[Modality, Tensor]:
-    """A pass of frontends and encoder for each modality."""
-    return {m: USR.encode(student, video, audio, mask, [m])[m] for m in modalities}
+    """A pass of the encoder for each modality, after one of each frontend."""
+    streams = {Modality.VIDEO: student.video_frontend(video), Modality.AUDIO: student.audio_frontend(audio)}
+    return {modality: student.encoder(student._project(streams, modality), mask) for modality in modalities}
 
 
 def decode_one_by_one(

@@ -135,6 +135,7 @@ def runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (recipe(corpus, parallel="fsdp", recompute=True), root / "fsdp"),
         (recipe(corpus), forget_the_end(root / "one", root / "one-ddp")),
         (recipe(corpus, batchnorm="synced"), root / "synced"),
+        *((recipe(corpus, clips=1, accumulate=2, parallel=kind), root / f"{kind}-of-two") for kind in ("ddp", "fsdp")),
     )
     return root
 
@@ -142,6 +143,14 @@ def runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_two_batches_a_step(runs: Path, kind: str) -> None:
     assert_same_training(runs / kind, runs / "one")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_with_two_batches_a_step_equal_one_with_four(
+    corpus: Path, runs: Path, tmp_path: Path, kind: str
+) -> None:
+    train_recipe(recipe(corpus, clips=1, accumulate=4), tmp_path / "one")
+    assert_same_training(runs / f"{kind}-of-two", tmp_path / "one")
 
 
 def test_a_run_of_one_process_goes_on_with_two(runs: Path) -> None:

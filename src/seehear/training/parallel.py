@@ -61,7 +61,7 @@ class Spread:
         if self._whole is None:
             return self.objective
         self._whole.load_state_dict({name: _joined(tensor) for name, tensor in self.objective.state_dict().items()})
-        return self._whole.to(self.world.device)
+        return self._whole.to(self.world.device).train()
 
     def state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """Whole tensors of objective and optimiser, on the CPU; every process has to ask."""

@@ -165,8 +165,8 @@ class Trainer:
             with self.spread.gradients_stay_here() if part < accumulate - 1 else contextlib.nullcontext():
                 losses = self._losses(batch.to(self.world.device), step)
                 (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / accumulate
+            for name, value in _numbers(losses, self.world.device).items():
+                sums[name] = sums.get(name, 0.0) + value / accumulate
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optimiser.clip_norm)
         sums = self.world.mean({**sums, "frames": frames})
         frames = self.world.size * sums.pop("frames")
@@ -216,3 +216,10 @@ class Trainer:
                 torch.cuda.set_rng_state(random[self.world.rank]["cuda"], self.world.device)
         else:
             torch.manual_seed(hash((self.recipe.run.seed, self.done, self.world.rank)))
+
+
+def _numbers(losses: Losses, device: torch.device) -> dict[str, float]:
+    """The loss and its parts, fetched from the device at once."""
+    named = {"loss": losses.total.detach(), **losses.parts}
+    values = torch.stack([value.to(device, torch.float32) for value in named.values()])
+    return dict(zip(named, values.tolist(), strict=True))
