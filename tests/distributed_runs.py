@@ -10,7 +10,7 @@ import torch
 
 from seehear.recipe import load_recipe
 from seehear.training.run import train_recipe
-from seehear.training.world import World
+from seehear.training.world import World, end_process
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -18,3 +18,4 @@ if __name__ == "__main__":
     with World.start(time_limit=runs[0][0].run.time_limit):
         for settings, out in runs:
             train_recipe(settings, out)
+    end_process(0)

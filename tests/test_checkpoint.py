@@ -45,6 +45,17 @@ def test_saving_replaces_an_older_model_and_leaves_nothing_else(folder: Path, to
     assert load_model(folder)[0].ctc_heads["a"].bias.tolist() == [7.0] * tokenizer.vocab_size
 
 
+def test_what_lies_beside_a_model_is_kept(folder: Path, tokenizer: Tokenizer) -> None:
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "test.jsonl").write_text("{}", encoding="utf-8")
+    (folder / "notes.txt").write_text("the good one", encoding="utf-8")
+    model, _ = load_model(folder)
+    save_model(folder, model, tokenizer)
+    assert (folder / "evaluation" / "test.jsonl").read_text(encoding="utf-8") == "{}"
+    assert (folder / "notes.txt").is_file()
+    load_model(folder)
+
+
 def test_a_save_that_fails_leaves_the_old_model(
     folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

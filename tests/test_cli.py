@@ -12,6 +12,7 @@ import soundfile
 
 from conftest import random_clip
 from media_files import make_media
+from seehear.checkpoint import load_model
 from seehear.cli.main import main
 from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus
@@ -81,6 +82,64 @@ def test_a_mistake_is_one_line(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "usr2-demo"], "say where the run goes: --out RUN"),
+        (["train", "usr3", "-o", "run"], "no recipe 'usr3'"),
+        (["train", "LATIN", "-o", "run"], "latin.toml is not valid TOML"),
+        (["train", "usr2-demo", "-o", "run", "--corpus", "nowhere"], "nowhere is no prepared corpus"),
+        (["train", "usr2-demo", "-o", "run", "--device", "gpu", "--corpus", "CORPUS"], "no device 'gpu' here"),
+        (["train", "usr2-demo", "-o", "run", "--threads", "0"], "'--threads'"),
+        (["train", "usr2-demo", "-o", "run", "--init", "nowhere"], "'--init'"),
+        (["train", "usr2-demo", "-o", "run", "--set", "run.stepz=3"], "run.stepz"),
+        (["train", "usr2-demo", "-o", "CORPUS", "--corpus", "CORPUS"], "holds something else (clips)"),
+        (["convert", "nothing.pth", "--units", "units.txt", "out"], "no unit list units.txt"),
+        (["average", "nowhere", "out"], "'run'"),
+        (["average", "CORPUS", "out"], "holds 0 checkpoints"),
+        (["demo", "--out", "MODEL"], "holds something else (a model)"),
+        (["demo", "--out", "CORPUS"], "holds something else (clips)"),
+    ],
+)
+def test_a_mistake_in_training_is_one_line_and_writes_nothing(
+    run: Run, model_folder: Path, random_corpus: Corpus, arguments: list[str], message: str
+) -> None:
+    Path("latin.toml").write_bytes("about = 'déjà vu'".encode("latin-1"))
+    places = {"MODEL": model_folder, "CORPUS": random_corpus.root, "LATIN": Path("latin.toml")}
+    before = {path: sorted(path.rglob("*")) for path in (Path(), model_folder, random_corpus.root)}
+    status, out, err = run(*(places.get(argument, argument) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert before == {path: sorted(path.rglob("*")) for path in before}
+
+
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(run: Run, random_corpus: Corpus) -> None:
+    splits = ("--set", 'data.labelled=["test"]', "--set", 'data.unlabelled=["mute"]', "--set", "data.valid=test")
+    arguments = ("train", "usr2-demo", "--dry-run", "--corpus", random_corpus.root, *splits, "--set", "run.steps=7")
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    for line in (
+        'kind = "usr2"',
+        "clips: 5 labelled, 1 unlabelled",
+        "steps: 7 (",
+        "first unlabelled batch: video (1, ",
+    ):
+        assert line in out
+    assert "memory of a process, about: " in out
+    assert list(Path().iterdir()) == []
+
+
+def test_average_writes_the_mean_of_a_run(run: Run, random_corpus: Corpus) -> None:
+    splits = ("--set", 'data.labelled=["test"]', "--set", "data.valid=test", "--set", "run.checkpoint_every=1")
+    start = ("train", "supervised-demo", "-o", "run", "--corpus", random_corpus.root, *splits)
+    assert run(*start, "--set", "run.steps=2", "--set", "run.validate_every=0")[0] == 0
+    status, out, err = run("average", "run", "mean", "--last", 2)
+    assert (status, out, err) == (0, "model: mean\n", "")
+    assert load_model(Path("mean"))[1].pieces == load_model(Path("run/model"))[1].pieces
 
 
 def test_transcribe_prints_the_text(run: Run, model_folder: Path, clip: Path) -> None:

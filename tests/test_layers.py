@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "seehear"
 LAYERS = (
-    "errors modality files",
+    "errors modality",
+    "files",
     "config text transcript card pieces",
     "recipe tokenizer metrics",
     "data model",

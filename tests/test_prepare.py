@@ -151,6 +151,27 @@ def test_a_clip_that_was_prepared_is_not_done_again(tmp_path: Path, prepare: Pre
     assert "prepared with other settings (faces cropped, now landmarks" in otherwise.stderr
 
 
+def test_transcripts_stay_where_none_are_given_and_must_be_of_these_clips(tmp_path: Path, prepare: Prepare) -> None:
+    source, out = make_videos(tmp_path / "videos", ["a.mp4", "b.mp4"]), tmp_path / "corpus"
+    texts = tmp_path / "t.tsv"
+    texts.write_text("a\tgreen\ts1\n", encoding="utf-8")
+    assert prepare(source, out, "--cropped", "--transcripts", texts).returncode == 0
+    first = Corpus.load(out).utterances
+
+    make_videos(source, ["c.mp4"])
+    assert prepare(source, out, "--cropped").returncode == 0
+    second = Corpus.load(out).utterances
+    assert {id: second[id] for id in first} == first
+    assert (first["a"].text, first["a"].speaker, second["c"].text) == ("green", "s1", None)
+
+    texts.write_text("videos/a\tblue\n", encoding="utf-8")
+    wrong = prepare(source, out, "--cropped", "--transcripts", texts)
+    assert wrong.returncode == 2
+    assert "none of the 1 transcripts is of a clip here" in wrong.stderr
+    assert "such as 'a', not 'videos/a'" in wrong.stderr
+    assert Corpus.load(out).utterances == second
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():

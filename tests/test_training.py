@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 import torch
 
-from seehear.checkpoint import load_model
+from seehear.checkpoint import load_model, save_model
+from seehear.config import SIZES
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.errors import ConfigError, CorpusError, ModelError, TrainingError
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
 from seehear.recipe import ModelSettings, Recipe, parse_recipe
+from seehear.tokenizer import Tokenizer
 from seehear.training.average import average_checkpoints
 from seehear.training.checkpoints import Checkpoints, load_checkpoint, weights_of
 from seehear.training.initialise import find_start, initialise
-from seehear.training.material import load_material, load_or_learn_tokenizer, open_streams
-from seehear.training.monitor import Monitor
+from seehear.training.material import learn_tokenizer, load_material, open_streams
+from seehear.training.monitor import Monitor, read_metrics
 from seehear.training.run import build_objective, train_recipe
 from seehear.training.trainer import Streams, Trainer
 from seehear.training.world import World
@@ -115,6 +117,63 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(corpus: Path, tmp_
     with pytest.raises(ConfigError, match="another recipe"):
         train_recipe(recipe(corpus, steps=6), out)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(out / "model").items())
+
+
+def test_a_folder_of_something_else_is_refused(corpus: Path, tmp_path: Path, model_folder: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for folder in (tmp_path, corpus, model_folder):
+        with pytest.raises(ConfigError, match="holds something else"):
+            train_recipe(recipe(corpus), folder)
+    assert not (tmp_path / "recipe.toml").exists()
+
+
+def test_a_run_goes_on_with_another_rate_but_not_with_another_seed(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_recipe(recipe(corpus), out)
+    (out / "checkpoints" / "step-4.pt").unlink()
+    values = recipe(corpus, precision="bf16", log_every=3).model_dump()
+    values["optimiser"]["peak_lr"] = 1e-4
+    train_recipe(parse_recipe(values), out)
+    assert read_metrics(out / "metrics.jsonl")[-2]["lr"] < 1e-4
+    with pytest.raises(ConfigError, match="another recipe"):
+        train_recipe(recipe(corpus, seed=9), out)
+
+
+def test_a_run_that_never_reached_a_checkpoint_learns_its_vocabulary_again(corpus: Path, tmp_path: Path) -> None:
+    other = Tokenizer.train(["white"], 20)
+    other.save(tmp_path / "run" / "tokenizer")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"st', encoding="utf-8")
+    model = train_recipe(recipe(corpus, steps=1), tmp_path / "run")
+    assert load_model(model)[1].pieces != other.pieces
+    assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 1]
+
+
+def test_fewer_steps_on_more_processes_are_those_of_the_start(corpus: Path, tmp_path: Path) -> None:
+    settings = recipe(corpus, steps=None, epochs=2.0)
+    train_recipe(settings, tmp_path / "run")
+    state = Checkpoints(tmp_path / "run" / "checkpoints", 1).load_last()
+    assert state is not None
+    assert state["steps"] == state["step"] == 4
+
+
+def test_validation_needs_transcripts(corpus: Path) -> None:
+    values = recipe(corpus).model_dump()
+    values["data"]["valid"] = "unlabelled"
+    with pytest.raises(CorpusError, match=r"'unlabelled' .* without transcript"):
+        load_material(parse_recipe(values))
+
+
+def test_letters_that_a_brought_vocabulary_lacks_are_told(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.train(["sea"], 20)
+    save_model(
+        tmp_path / "other", USR(SIZES["tiny"].model_copy(update={"vocab_size": tokenizer.vocab_size})), tokenizer
+    )
+    values = recipe(corpus, steps=1).model_dump()
+    values["model"]["init"] = str(tmp_path / "other")
+    train_recipe(parse_recipe(values), tmp_path / "run")
+    assert "lacks characters of 6 labelled clips" in capsys.readouterr().out
 
 
 def test_unlabelled_transcripts_are_never_asked_for(corpus: Path) -> None:
@@ -215,7 +274,7 @@ class Poisoned(Streams):
 def poisoned_trainer(corpus: Path, folder: Path, steps: int, poisoned: set[int]) -> Trainer:
     settings = recipe(corpus, steps=steps)
     material = load_material(settings)
-    tokenizer = load_or_learn_tokenizer(settings, material.labelled, folder / "tokenizer")
+    tokenizer = learn_tokenizer(settings, material.labelled)
     torch.manual_seed(1)
     student = USR(settings.model.resolve(tokenizer.vocab_size))
     streams, _ = open_streams(settings, material, tokenizer, World(torch.device("cpu")))
@@ -370,7 +429,7 @@ def test_what_is_frozen_stays_and_what_is_slow_moves_less(corpus: Path, tmp_path
     settings["optimiser"] |= {"frozen": ["video_frontend", "encoder.layers.0"], "rates": {"decoder": 0.1}}
     settings["optimiser"] |= {"weight_decay": 0.0}
     torch.manual_seed(42)
-    fresh = USR(parse_recipe(settings).model.resolve(weights_size(corpus, tmp_path))).state_dict()
+    fresh = USR(parse_recipe(settings).model.resolve(vocabulary_size(corpus))).state_dict()
     trained = weights(train_recipe(parse_recipe(settings), tmp_path / "run"))
     moved = {
         name: float((trained[name] - fresh[name]).abs().max()) for name in fresh if fresh[name].is_floating_point()
@@ -380,9 +439,9 @@ def test_what_is_frozen_stays_and_what_is_slow_moves_less(corpus: Path, tmp_path
     assert min(moved[name] for name in moved if name.startswith("encoder.layers.1.")) > 0
 
 
-def weights_size(corpus: Path, folder: Path) -> int:
+def vocabulary_size(corpus: Path) -> int:
     settings = recipe(corpus)
-    return load_or_learn_tokenizer(settings, load_material(settings).labelled, folder / "tokenizer").vocab_size
+    return learn_tokenizer(settings, load_material(settings).labelled).vocab_size
 
 
 @pytest.mark.parametrize("setting", [{"frozen": ["encodr"]}, {"rates": {"encodr": 0.1}}])

@@ -24,12 +24,14 @@ from seehear.errors import ConfigError, ModelError
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
 from seehear.model.usr import USR
 from seehear.recipe import Recipe
-from seehear.tokenizer import Tokenizer
+from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.toml"
+OWN_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE, DESCRIPTION_FILE, PIECES_FILE)
+"""What a model folder is made of."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 """File names of checkpoints that are not model folders."""
 
@@ -86,6 +88,9 @@ def save_model(
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.replace(old)
+            for other in old.iterdir():  # evaluations, and whatever else lies there
+                if other.name not in OWN_FILES:
+                    other.replace(temporary / other.name)
         temporary.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     finally:

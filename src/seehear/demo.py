@@ -22,7 +22,7 @@ from seehear.data.synthetic import Split, default_splits, synthesize_corpus
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import ConfigError
 from seehear.evaluate import CLEAN, Condition, Noise, Result, compare, evaluate, read_records, write_report
-from seehear.files import write_atomically
+from seehear.files import refuse_foreign, write_atomically
 from seehear.modality import Modality
 from seehear.recipe import load_recipe
 from seehear.recognizer import load
@@ -123,6 +123,7 @@ def run_demo(out: Path, announce: Callable[[str], None], plan: Plan | None = Non
     assignments = [f"data.corpus={json.dumps(str(root))}", *plan.overrides]
     recipes = {run: load_recipe(name, assignments) for run, name in RECIPES.items()}
     splits = {name: split._asdict() for name, split in plan.splits.items()}
+    refuse_foreign(out, ("corpus", "evaluation", "transcripts", *RECIPES.values()))
     settings = {"splits": splits, "recipes": {run: recipe.to_toml() for run, recipe in recipes.items()}}
     journal = Journal(out / "demo.json", settings, announce)
 

@@ -1,6 +1,9 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and nothing that is somebody else's is lost."""
 
+from collections.abc import Collection
 from pathlib import Path
+
+from seehear.errors import ConfigError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -12,3 +15,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path, folders: Collection[str]) -> None:
+    """Raise `ConfigError` if `folder` holds other folders than these, or is a model: it is used for something else."""
+    others = {path.name for path in folder.iterdir() if path.is_dir()} - {*folders} if folder.is_dir() else set()
+    if others or (folder / "config.json").exists():
+        raise ConfigError(f"{folder} holds something else ({min(others, default='a model')}): choose another --out")

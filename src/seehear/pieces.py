@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 WORD_START = "▁"
 MAX_PIECE_LENGTH = 16
 MAX_SEEDS = 1_000_000
-MOST_WORDS = 4
-"""Different words for each piece, beyond which whole words make no difference."""
+MOST_WORDS = 256
+"""Different words beyond which the choice takes too long, and a few whole words make little difference."""
 LEAST_OCCURRENCES = 16
 """Times that a word must occur to be a piece: rarer ones are better learnt from the characters that they share."""
 
@@ -55,7 +55,7 @@ def small_vocabulary(words: Mapping[str, int], size: int) -> list[str] | None:
     Greedily: of the words that are spelt, the one that saves most tokens for each piece more becomes whole.
     """
     spelling = {word for word in words if len(word) > 1}
-    if len(words) > MOST_WORDS * size or len(_needed(words, spelling)) > size:
+    if len(words) > MOST_WORDS or len(_needed(words, spelling)) > size:
         return None
     while True:
         now = len(_needed(words, spelling))

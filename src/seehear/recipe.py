@@ -171,6 +171,9 @@ class ObjectiveConfig(FrozenModel):
     """Whether the teacher normalises by the batch or by averages of the student's running statistics."""
     max_label_ratio: float = Field(0.2, gt=0.0, le=1.0)
     """Longest autoregressive label, in tokens per video frame (⌊T/5⌋ in USR's code)."""
+    blank_penalty: float = Field(0.0, ge=0.0)
+    """Taken off the blank's logit where the teacher labels by CTC (ours, not the paper's). CTC that is unsure between
+    many words says none; a student that learns from it leaves out more."""
 
     @model_validator(mode="before")
     @classmethod
@@ -310,15 +313,12 @@ def _read(source: str | Path, beside: Path | None = None, above: tuple[str, ...]
     path, shipped = (beside or Path()) / source, shipped_recipe(source)
     if str(source) in above:
         raise ConfigError(f"the recipes {' and '.join(above)} extend each other")
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif shipped.is_file():
-        text = shipped.read_text(encoding="utf-8")
-    else:
+    file = path if path.is_file() else shipped
+    if not file.is_file():
         raise ConfigError(f"no recipe '{source}': give a TOML file or one of {_listed()}")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
     parent = values.pop("extends", None)
     return values if parent is None else _merged(_read(parent, path.parent, (*above, str(source))), values)

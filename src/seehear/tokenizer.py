@@ -17,6 +17,7 @@ from seehear.text import DEFAULT_NORMALISER, NORMALISERS, Normaliser
 SPECIALS = 2
 """Blank and end of sentence, which are not pieces."""
 UNKNOWN = "<unk>"
+UNKNOWN_ID = 1
 DESCRIPTION_FILE = "tokenizer.json"
 PIECES_FILE = "tokenizer.model"
 
@@ -62,7 +63,7 @@ class Tokenizer:
         lines = [line for line in map(normaliser, texts) if line]
         if not lines:
             raise ConfigError("no vocabulary can be learnt: the labelled clips hold no words")
-        least = len(set("".join(lines)) | {WORD_START}) + 1
+        least = len(set("".join(lines)) - {" "} | {WORD_START}) + 1
         if vocab_size < least + SPECIALS:
             raise ConfigError(
                 f"a vocabulary of {vocab_size} is too small for {least - 1} characters: "

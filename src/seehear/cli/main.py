@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `seehear --help` is instant. What a user
 a damaged file, is one line on standard error and exit status 2.
 """
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -60,10 +61,19 @@ def main() -> None:
         _fail(str(stop), REQUEUE)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
-    sys.exit(status or 0)
+    _exit(status or 0)
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:
     """One line on standard error, and the end."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    """The end, for a process of several too."""
+    if "RANK" in os.environ and "torch" in sys.modules:
+        from seehear.training.world import end_process
+
+        end_process(status)
     sys.exit(status)

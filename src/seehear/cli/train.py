@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from seehear.cli.options import DeviceOption, ThreadsOption
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe that ships with seehear.")],
@@ -23,8 +25,8 @@ def train(
         bool,
         typer.Option("--dry-run", help="Only say what would be done: recipe, sizes, steps, memory, the first batch."),
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads for the arithmetic.")] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Train a model; a run that was interrupted goes on from its last checkpoint."""
     from seehear.errors import ConfigError

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seehear.data.clipfile import MouthClip, write_clip
-from seehear.data.corpus import Corpus, Utterance
+from seehear.data.corpus import MANIFEST, Corpus, Utterance
 from seehear.data.face_model import face_model, file_sha256
 from seehear.data.faces import DETECT_EVERY, FaceDetector, LandmarksFile, MediaPipeDetector
 from seehear.data.media import read_audio
@@ -225,7 +225,12 @@ def carry_out(
     rejected.sort(key=lambda clip: clip.source)
     _write_lines(out / JOURNAL, [clip.to_json() for clip in prepared])
     _write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
-    utterances, notes = _utterances(prepared, rejected, transcripts)
+    utterances, notes = _utterances(prepared, rejected, _earlier_texts(out) if transcripts is None else transcripts)
+    if transcripts and prepared and not any(utterance.text for utterance in utterances):
+        raise CorpusError(
+            f"none of the {len(transcripts)} transcripts is of a clip here: transcripts begin with an id such as "
+            f"'{prepared[0].source.id}', not '{next(iter(transcripts))}'"
+        )
     kept, lost = _splits(splits or {}, {utterance.id for utterance in utterances})
     return Outcome(Corpus.write(out, utterances, kept), prepared, rejected, notes + lost)
 
@@ -236,10 +241,9 @@ def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _utterances(
-    prepared: Sequence[Prepared], rejected: Sequence[Rejected], transcripts: Mapping[str, Transcription] | None
+    prepared: Sequence[Prepared], rejected: Sequence[Rejected], transcripts: Mapping[str, Transcription]
 ) -> tuple[list[Utterance], list[str]]:
     """The manifest, and notes where transcripts and clips do not fit. A transcript may name a clip with its suffix."""
-    transcripts = transcripts or {}
     utterances = []
     for clip in prepared:
         id, name = clip.source.id, clip.source.name
@@ -251,6 +255,12 @@ def _utterances(
     silent = [utterance.id for utterance in utterances if transcripts and utterance.text is None]
     notes = [_count("transcripts without a video", unknown), _count("clips without a transcript", silent)]
     return utterances, [note for note in notes if note]
+
+
+def _earlier_texts(out: Path) -> dict[str, Transcription]:
+    """The transcripts that the corpus has from a run before."""
+    earlier = Corpus.load(out).utterances.values() if (out / MANIFEST).is_file() else ()
+    return {clip.id: Transcription(clip.text, clip.speaker) for clip in earlier if clip.text is not None}
 
 
 def _splits(splits: Mapping[str, Sequence[str]], known: set[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -55,8 +55,15 @@ class Objective(nn.Module):
         """Whether step `step` uses the unlabelled stream."""
         return False
 
+    def rests_at_first(self) -> bool:
+        """Whether some parameters do not learn from the first step on."""
+        return False
+
     def after_step(self, step: int) -> None:
         """Called once the optimiser has made step `step`."""
+
+    def after_refusal(self, step: int) -> None:
+        """Called in place of `after_step` when step `step` has been refused."""
 
     def warnings(self, numbers: Mapping[str, float]) -> list[str]:
         """What a person should hear about, given the numbers of a step."""

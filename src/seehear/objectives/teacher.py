@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seehear.data.batch import Batch
-from seehear.decoding.ctc import GreedyCTC, ctc_greedy
+from seehear.decoding.ctc import BLANK, GreedyCTC, ctc_greedy
 from seehear.decoding.greedy import attention_greedy
 from seehear.modality import Modality
 from seehear.model.usr import USR
@@ -66,11 +66,18 @@ class DecoderLabels(NamedTuple):
 class Teacher(nn.Module):
     """An exponential moving average of a student; it gets no gradient and is not part of a shipped model."""
 
-    def __init__(self, student: USR, batchnorm: Literal["batch", "ema"], max_label_ratio: float) -> None:
+    def __init__(
+        self,
+        student: USR,
+        batchnorm: Literal["batch", "ema"],
+        max_label_ratio: float,
+        blank_penalty: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = copy.deepcopy(student).requires_grad_(False)
         self.batchnorm = batchnorm
         self.max_label_ratio = max_label_ratio
+        self.blank_penalty = blank_penalty
         self.train()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -99,7 +106,10 @@ class Teacher(nn.Module):
         """Label the unmasked, audiovisual clips of `batch`."""
         modality = Modality.AUDIOVISUAL
         features = self.model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
-        ctc = ctc_greedy(self.model.ctc_logits(features, modality), batch.mask)
+        logits = self.model.ctc_logits(features, modality)
+        if self.blank_penalty:
+            logits[..., BLANK] -= self.blank_penalty
+        ctc = ctc_greedy(logits, batch.mask)
         decoded = (self._autoregressive if autoregressive else self._ctc_driven)(features, batch.mask, ctc)
         return PseudoLabels(
             autoregressive=autoregressive,

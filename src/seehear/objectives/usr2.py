@@ -53,7 +53,7 @@ class USR2(Objective):
         self.config = config
         self.steps = steps
         self.seed = seed
-        self.teacher = Teacher(student, config.teacher_batchnorm, config.max_label_ratio)
+        self.teacher = Teacher(student, config.teacher_batchnorm, config.max_label_ratio, config.blank_penalty)
         self.alarm = CollapseAlarm()
         separate = config.pseudo_label_heads == "separate"
         self.ctc_heads = _copy_of(student.ctc_heads) if separate else None
@@ -71,9 +71,20 @@ class USR2(Objective):
         """Not in the supervised start."""
         return step >= self.config.supervised_steps
 
+    def rests_at_first(self) -> bool:
+        """The heads for pseudo-labels do, in the supervised start."""
+        return self.ctc_heads is not None and not self.needs_unlabelled(0)
+
     def after_step(self, step: int) -> None:
         """Move the teacher; as the supervised start ends, the heads for pseudo-labels start from the labelled ones."""
         self.teacher.update(self.student, teacher_momentum(self.config.teacher_momentum, step, self.steps))
+        self._start_heads(step)
+
+    def after_refusal(self, step: int) -> None:
+        """The supervised start ends with a refused step too."""
+        self._start_heads(step)
+
+    def _start_heads(self, step: int) -> None:
         if step + 1 == self.config.supervised_steps and self.ctc_heads is not None and self.output_heads is not None:
             self.ctc_heads.load_state_dict(self.student.ctc_heads.state_dict())
             self.output_heads.load_state_dict(self.student.output_heads.state_dict())

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -22,22 +21,42 @@ class SyncedBatchNorm(_BatchNorm):
         x = input.float()
         others = [dim for dim in range(x.dim()) if dim != 1]
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums: Tensor = all_reduce(torch.cat([x.sum(others), x.square().sum(others), count]))  # type: ignore[no-untyped-call]
-        C = x.shape[1]
-        n = sums[-1].detach()
+        sums = summed(torch.cat([x.sum(others), count]))
+        C, n = x.shape[1], sums[-1].detach()
+        shape = [1, C, *[1] * (x.dim() - 2)]
         mean = sums[:C] / n
-        variance = sums[C : 2 * C] / n - mean.square()
+        deviations = (x - mean.view(shape)).square().sum(others)
+        variance = summed(deviations) / n
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             momentum = self.momentum or 0.1
             self.running_mean.lerp_(mean.detach(), momentum)
             self.running_var.lerp_(variance.detach() * n / (n - 1), momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        shape = [1, C, *[1] * (x.dim() - 2)]
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         normalised: Tensor = x * scale.view(shape) + shift.view(shape)
         return normalised.to(input.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over processes; so is its gradient, since what each computes enters the loss of all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over processes, which passes gradients."""
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:

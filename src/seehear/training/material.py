@@ -9,7 +9,7 @@ from seehear.data.corpus import Corpus, Utterance
 from seehear.data.sampler import FrameBatchSampler, stream
 from seehear.errors import CorpusError
 from seehear.recipe import Recipe
-from seehear.tokenizer import DESCRIPTION_FILE, Tokenizer
+from seehear.tokenizer import Tokenizer
 from seehear.training.trainer import Streams
 from seehear.training.world import World
 
@@ -24,7 +24,7 @@ class Material:
     valid: list[Utterance]
 
 
-def load_material(recipe: Recipe) -> Material:
+def load_material(recipe: Recipe, tell: Callable[[str], None] = print) -> Material:
     """Read the corpus and pick the clips of each stream; longer ones than `data.max_frames` are left out, and said."""
     data = recipe.data
     corpus = Corpus.load(Path(data.corpus))
@@ -33,7 +33,7 @@ def load_material(recipe: Recipe) -> Material:
         found = [utterance for name in names for utterance in corpus.split(name)]
         short = [utterance for utterance in found if utterance.frames <= data.max_frames]
         if len(short) < len(found):
-            print(f"left out {len(found) - len(short)} clips of {', '.join(names)} over {data.max_frames} frames")
+            tell(f"left out {len(found) - len(short)} clips of {', '.join(names)} over {data.max_frames} frames")
         return short
 
     labelled = pick(data.labelled)
@@ -47,20 +47,13 @@ def load_material(recipe: Recipe) -> Material:
     if not unlabelled and not labelled_only:
         raise CorpusError(f"{corpus.root} has no unlabelled clips in {', '.join(data.unlabelled)}")
     valid = corpus.split(data.valid) if data.valid else []
+    if any(utterance.text is None for utterance in valid):
+        raise CorpusError(f"the split '{data.valid}' of {corpus.root} has clips without transcript: nothing to compare")
     return Material(corpus, labelled, unlabelled, valid)
 
 
-def load_or_learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance], folder: Path) -> Tokenizer:
-    """The run's vocabulary: learnt from the labelled text alone, once, and kept beside the checkpoints."""
-    if (folder / DESCRIPTION_FILE).is_file():
-        return Tokenizer.load(folder)
-    tokenizer = learn_tokenizer(recipe, labelled)
-    tokenizer.save(folder)
-    return tokenizer
-
-
 def learn_tokenizer(recipe: Recipe, labelled: Sequence[Utterance]) -> Tokenizer:
-    """A vocabulary from the labelled text."""
+    """The run's vocabulary, from the labelled text alone."""
     return Tokenizer.train([utterance.text or "" for utterance in labelled], recipe.model.resolve().vocab_size)
 
 

@@ -1,16 +1,19 @@
 """What a run tells: a line per step on the terminal, every number in metrics.jsonl and TensorBoard."""
 
+import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from seehear.files import write_atomically
 from seehear.training.watch import WatchedLabels, label_error_rates
 
 METRICS_FILE = "metrics.jsonl"
@@ -21,7 +24,14 @@ SHOWN = 8
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records of a run in the order written: each has `step` and numbers by name."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list(_records(path))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that are whole: a full disk may have cut one short."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -123,8 +133,8 @@ class Silence(Monitor):
 def _drop_after(path: Path, step: int) -> None:
     """Forget the lines of steps that a resumed run makes again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in _records(path) if record["step"] <= step]
+        write_atomically(path, "".join(kept))
 
 
 def _clock(seconds: float) -> str:

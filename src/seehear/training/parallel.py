@@ -5,6 +5,7 @@ Either way a checkpoint holds whole tensors, so that a run may go on with anothe
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -34,11 +35,14 @@ class Spread:
             self._whole = copy.deepcopy(objective).cpu()
             _shard(self.objective, world)
         elif world.size > 1:
-            self._call = DistributedDataParallel(
-                self.objective,
-                broadcast_buffers=False,  # the running statistics are averaged after each step
-                find_unused_parameters=True,  # the heads for pseudo-labels, before there are any
-            )
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of convolutions over one position: no loss
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # newer versions call `broadcast_buffers` otherwise
+                self._call = DistributedDataParallel(
+                    self.objective,
+                    broadcast_buffers=False,  # the running statistics are averaged after each step
+                    find_unused_parameters=objective.rests_at_first(),
+                )
 
     def __call__(self, batch: StepBatch, step: int) -> Losses:
         """The losses of this process's clips."""
@@ -63,11 +67,21 @@ class Spread:
         self._whole.load_state_dict({name: _joined(tensor) for name, tensor in self.objective.state_dict().items()})
         return self._whole.to(self.world.device).train()
 
+    def release(self) -> None:
+        """Take a copy that `whole` has made off the device."""
+        if self._whole is not None:
+            self._whole.cpu()
+
     def state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """Whole tensors of objective and optimiser, on the CPU; every process has to ask."""
+        """Whole tensors of objective and optimiser, on the CPU; every process has to ask, the first gets them."""
+
+        def fetched(tensor: Tensor) -> Tensor:
+            whole = _joined(tensor)
+            return whole.cpu() if self.world.leads else whole.new_empty(0)
+
         return {
-            "objective": {name: _joined(tensor).cpu() for name, tensor in self.objective.state_dict().items()},
-            "optimiser": _map(optimiser.state_dict(), lambda tensor: _joined(tensor).cpu()),
+            "objective": {name: fetched(tensor) for name, tensor in self.objective.state_dict().items()},
+            "optimiser": _map(optimiser.state_dict(), fetched),
         }
 
     def restore(self, state: Mapping[str, Any], optimiser: torch.optim.Optimizer) -> None:

@@ -1,5 +1,6 @@
 """A run from its recipe: clips, vocabulary, model, objective and trainer put together; model folders come out."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import ConfigError
 from seehear.evaluate import evaluate
+from seehear.files import refuse_foreign
 from seehear.metrics import total
 from seehear.modality import Modality
 from seehear.model.usr import USR
@@ -17,11 +19,11 @@ from seehear.objectives.base import Objective
 from seehear.objectives.supervised import Supervised
 from seehear.objectives.usr2 import USR2
 from seehear.recipe import Recipe, parse_recipe
-from seehear.tokenizer import Tokenizer
+from seehear.tokenizer import UNKNOWN_ID, Tokenizer
 from seehear.training.batchnorm import synchronise
 from seehear.training.checkpoints import Checkpoints
-from seehear.training.initialise import find_start, initialise
-from seehear.training.material import Material, learn_tokenizer, load_material, load_or_learn_tokenizer, open_streams
+from seehear.training.initialise import Start, find_start, initialise
+from seehear.training.material import Material, learn_tokenizer, load_material, open_streams
 from seehear.training.monitor import Monitor, Silence
 from seehear.training.optim import part_of
 from seehear.training.outputs import model_card, save_best, save_models
@@ -32,6 +34,8 @@ from seehear.training.world import World
 
 VALIDATION_FRAMES = 2400
 """Frames in a batch of a validation."""
+FOLDERS = ("tokenizer", "checkpoints", "tensorboard", "model", "teacher", "best", "evaluation")
+"""What lies in the folder of a run; logs may lie there too."""
 
 
 def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
@@ -46,12 +50,10 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
 
 def plan_recipe(recipe: Recipe) -> str:
     """What `train_recipe` would do, in words; nothing is written. Raises what it would raise."""
-    material = load_material(recipe)
-    start = find_start(recipe.model)
-    brought = start.tokenizer if start is not None and start.brings_vocabulary else None
-    tokenizer = brought or learn_tokenizer(recipe, material.labelled)
+    world = World(torch.device("cpu"), size=int(os.environ.get("WORLD_SIZE") or 1))  # the others need not be there
+    material = load_material(recipe, world.tell)
+    tokenizer = find_tokenizer(recipe, material, find_start(recipe.model), world)
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
-    world = World(torch.device("cpu"))
     objective = build_objective(recipe, student, steps=1)
     prepare_model(objective, recipe, world)
     return plan(recipe, material, tokenizer, objective, world)
@@ -59,9 +61,10 @@ def plan_recipe(recipe: Recipe) -> str:
 
 def _train(recipe: Recipe, out: Path, world: World) -> Path:
     """What each process of a run does."""
-    material = load_material(recipe)
-    torch.manual_seed(recipe.run.seed)  # the same weights everywhere
     checkpoints = Checkpoints(out / "checkpoints", recipe.run.keep)
+    refuse_foreign(out, FOLDERS)
+    material = load_material(recipe, world.tell)
+    torch.manual_seed(recipe.run.seed)  # the same weights everywhere
     state = checkpoints.load_last()
     if state is not None:
         _check_same_run(state, recipe, out, world)
@@ -69,15 +72,15 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
     if world.leads:
         out.mkdir(parents=True, exist_ok=True)
         (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        if start is not None and start.brings_vocabulary:
-            start.tokenizer.save(out / "tokenizer")
-        load_or_learn_tokenizer(recipe, material.labelled, out / "tokenizer")
+        if state is None:
+            find_tokenizer(recipe, material, start, world).save(out / "tokenizer")
     world.barrier()
     tokenizer = Tokenizer.load(out / "tokenizer")
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
     if start is not None:
         world.tell(initialise(student, start, recipe.model))
     streams, steps = open_streams(recipe, material, tokenizer, world)
+    steps = steps if state is None else state.get("steps", steps)  # on more processes an epoch has fewer
     objective = build_objective(recipe, student, steps)
     prepare_model(objective, recipe, world)
     world.tell(describe(recipe, material, tokenizer, student, steps, world))
@@ -99,6 +102,19 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
         save_best(checkpoints, tokenizer, recipe, model_card(recipe, material, steps), out)
     world.barrier()
     return out / "model"
+
+
+def find_tokenizer(recipe: Recipe, material: Material, start: Start | None, world: World) -> Tokenizer:
+    """The vocabulary of the model that the run starts from, if it brings one, or that of the labelled text."""
+    if start is None or not start.brings_vocabulary:
+        return learn_tokenizer(recipe, material.labelled)
+    odd = [clip.text for clip in material.labelled if UNKNOWN_ID in start.tokenizer.encode(clip.text or "")]
+    if odd:
+        world.tell(
+            f"warning: the vocabulary of {start.source} lacks characters of {len(odd)} labelled clips, first of "
+            f"'{odd[0]}'; model.init_vocabulary=false learns one from this text"
+        )
+    return start.tokenizer
 
 
 def build_objective(recipe: Recipe, student: USR, steps: int) -> Objective:
@@ -144,11 +160,13 @@ def _validation(
             modalities = tuple(Modality) if not prefix else (Modality.AUDIOVISUAL,)
             for method in methods:
                 options = DecodingOptions(method=DecodingMethod(method))
-                report = evaluate(
-                    model, tokenizer, material.corpus, mine, modalities, options, max_frames=VALIDATION_FRAMES
+                report = (
+                    evaluate(model, tokenizer, material.corpus, mine, modalities, options, max_frames=VALIDATION_FRAMES)
+                    if mine
+                    else None
                 )
                 for modality in modalities:
-                    counts = world.gather([record.words for record in report[modality].records])
+                    counts = world.gather([record.words for record in report[modality].records] if report else [])
                     numbers[f"{prefix}{method}/{modality.value}"] = total(counts).rate or 0.0
         return numbers
 
@@ -174,9 +192,12 @@ def _check_same_run(state: Mapping[str, Any], recipe: Recipe, out: Path, world: 
 
 
 def _essence(recipe: Recipe) -> Recipe:
-    """A recipe without what may change when a run goes on: what it reports, and how it is spread over machines."""
+    """A recipe without what may change when a run goes on: what it reports, how it is spread over machines, and what
+    helps a run that has become unstable."""
     reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": ()}
     spread = {"accumulate": 1, "parallel": "ddp", "recompute": False, "time_limit": 1.0}
+    spread |= {"precision": "float32"}
     run = recipe.run.model_copy(update={**reporting, "watch_labels": 0, **spread})
+    optimiser = recipe.optimiser.model_copy(update={"peak_lr": 1.0, "final_lr": 0.0})
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})
-    return recipe.model_copy(update={"run": run, "data": data, "about": "", "licence": ""})
+    return recipe.model_copy(update={"run": run, "data": data, "optimiser": optimiser, "about": "", "licence": ""})

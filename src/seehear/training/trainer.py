@@ -116,16 +116,18 @@ class Trainer:
             monitor.warn(self.done, message)
         last = self.done == self.steps
         stopped = self.world.mean({"signal": float(stop.signal or 0)})["signal"] > 0
+        if stopped and not last:
+            self._save(lambda state: self.checkpoints.save(self.done, state))
+            by = stop.signal.name if stop.signal else "a signal to another process"
+            raise PreemptionError(f"stopped by {by} after step {self.done}; the same command goes on")
         if last or (run.validate_every and self.done % run.validate_every == 0):
             if self.validate:
                 self._validate(self.validate, monitor)
             if self.watch:
                 monitor.labels(self.done, self.watch(self.spread.whole()))
-        if last or stopped or self.done % run.checkpoint_every == 0:
+            self.spread.release()
+        if last or self.done % run.checkpoint_every == 0:
             self._save(lambda state: self.checkpoints.save(self.done, state))
-        if stopped and not last:
-            by = stop.signal.name if stop.signal else "a signal to another process"
-            raise PreemptionError(f"stopped by {by} after step {self.done}; the same command goes on")
 
     def _save(self, write: Callable[[dict[str, Any]], object]) -> None:
         """Write the state; the first process does, the others wait for it."""
@@ -177,6 +179,7 @@ class Trainer:
             self.objective.after_step(step)
         else:
             numbers = {"refused": 1.0, "lr": rate}
+            self.objective.after_refusal(step)
         self.done += 1
         numbers["frames/s"] = frames / (time.perf_counter() - started)
         numbers["memory_gib"] = peak_memory(self.world.device) / 2**30
@@ -193,6 +196,7 @@ class Trainer:
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(self.world.device) if cuda else None}
         return {
             "step": self.done,
+            "steps": self.steps,
             "best": self.best,
             "recipe": self.recipe.model_dump(mode="json"),
             **self.spread.state(self.optimiser),

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from seehear.checkpoint import find_device
 from seehear.errors import ConfigError, TrainingError
 
 Item = TypeVar("Item")
@@ -18,6 +20,16 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
 COMMUNICATION = ("gloo", "NCCL", "Connection", "Timed out", "Broken pipe")
 """Words of which one stands in what PyTorch says when processes cannot talk to each other."""
+
+
+def end_process(status: int) -> NoReturn:
+    """End a process of several at once, when all it has to say is written.
+
+    Threads of gloo may outlive the group of processes, and abort a Python that shuts down around them.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class World:
@@ -43,7 +55,7 @@ class World:
         """
         given = [name for name in VARIABLES if os.environ.get(name)]
         if not {"RANK", "WORLD_SIZE"} & set(given):
-            return cls(torch.device(device))
+            return cls(find_device(device))
         if missing := sorted(set(VARIABLES) - set(given)):
             raise ConfigError(f"{given[0]} is set but {', '.join(missing)} not: start with torchrun, or unset it")
         try:
@@ -60,7 +72,10 @@ class World:
         world = cls(torch.device(device), rank, size)
         if not dist.is_initialized():
             backend = "nccl" if world.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(seconds=time_limit))
+            try:
+                dist.init_process_group(backend, timeout=timedelta(seconds=time_limit))
+            except (RuntimeError, ValueError) as error:
+                raise TrainingError(f"the processes do not find each other ({str(error).splitlines()[0]})") from error
             world._began = True
         return world
 
