@@ -36,6 +36,7 @@ class Settings:
     attention_filter: Literal["token", "sequence"]
     teacher_momentum: float
     max_label_ratio: float
+    blank_penalty: float
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> "Settings":
@@ -68,6 +69,7 @@ USR2 = Settings(
     attention_filter="token",
     teacher_momentum=0.998,
     max_label_ratio=1 / 5,
+    blank_penalty=0.0,
 )
 """The paper's settings (low resource)."""
 USR = replace(USR2, ar_probability=1.0, ctc_targets="frames", ctc_attention_weight=0.0, teacher_momentum=0.999)
@@ -138,6 +140,11 @@ def best(row: Row) -> tuple[int, float]:
     log_probs = log_softmax(row)
     token = max(range(len(row)), key=lambda k: log_probs[k])
     return token, math.exp(log_probs[token])
+
+
+def without_blank(row: Row, penalty: float) -> Row:
+    """Logits of which the blank's is lowered (ours)."""
+    return [logit - penalty if token == BLANK else logit for token, logit in enumerate(row)]
 
 
 def collapse(frames: list[int]) -> list[int]:

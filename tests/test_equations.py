@@ -172,8 +172,15 @@ def teacher_labels(method: USR2, autoregressive: bool) -> list[Labels]:
     assert BATCH.unlabelled is not None
     speaker = Speaker(twin(method.teacher.model, method.config), BATCH.unlabelled, masked=False)
     longest = loop.longest_label(plain(method.config), max(UNLABELLED))
+    penalty = method.config.blank_penalty
     return [
-        loop.label(speaker.ctc(i, "av"), partial(speaker.decoder, i, "av"), EOS, autoregressive, longest)
+        loop.label(
+            [loop.without_blank(row, penalty) for row in speaker.ctc(i, "av")],
+            partial(speaker.decoder, i, "av"),
+            EOS,
+            autoregressive,
+            longest,
+        )
         for i in range(len(UNLABELLED))
     ]
 
@@ -239,6 +246,7 @@ def drawn_settings(rng: random.Random) -> dict[str, object]:
         "pseudo_label_heads": rng.choice(["separate", "shared"]),
         "teacher_batchnorm": rng.choice(["batch", "ema"]),
         "max_label_ratio": rng.choice([0.1, 0.2, 0.4, 0.6]),
+        "blank_penalty": rng.choice([0.0, 0.0, 0.5, 2.0]),
     }
 
 
