@@ -197,9 +197,14 @@ def test_a_bad_file_does_not_keep_others_from_being_transcribed(run: Run, model_
 def test_an_unwritable_folder(run: Run, model_folder: Path, clip: Path) -> None:
     Path("out").write_text("a file", encoding="utf-8")
     status, _, err = run("transcribe", clip, "-m", model_folder, "--decode", "ctc", "-o", "out")
-    assert status == 1
-    assert "error: " in err
-    assert "out" in err
+    assert (status, err) == (2, "error: out cannot be written: File exists\n")
+
+
+def test_a_format_without_a_folder_writes_here(run: Run, model_folder: Path, clip: Path) -> None:
+    (clip.parent / "videos").mkdir()
+    moved = clip.rename(clip.parent / "videos" / clip.name)
+    assert run("transcribe", moved, "-m", model_folder, "--decode", "ctc", "-f", "json")[0] == 0
+    assert [path.name for path in Path().iterdir() if path.is_file()] == ["clip.json"]
 
 
 def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path: Path) -> None:
@@ -212,6 +217,11 @@ def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path:
     results = Path(model) / "evaluation" / "random-test-ctc.jsonl"
     assert len(results.read_text(encoding="utf-8").splitlines()) == 15
     assert json.loads(results.with_suffix(".summary.json").read_text(encoding="utf-8"))["split"] == "test"
+
+    joint = ("evaluate", random_corpus.root, "-m", model, "--modality", "a", "--ctc_weight", 0.5, "--beam_size", 2)
+    assert run(*joint, "--max_length_ratio", 0.2)[0] == 0
+    name = "random-test-beam-beam_size=2-ctc_weight=0.5-max_length_ratio=0.2-a.jsonl"
+    assert (Path(model) / "evaluation" / name).is_file()
 
     soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
     condition = ("--blank-video", "--noise", tmp_path / "hiss.wav", "--snr", 5, "--modality", "av")

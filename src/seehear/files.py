@@ -1,5 +1,6 @@
 """Writing files so that a reader never meets half of one, and nothing that is somebody else's is lost."""
 
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,6 +16,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises `ConfigError` if nothing can be written there, before work is done for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def refuse_foreign(folder: Path, folders: Collection[str]) -> None:

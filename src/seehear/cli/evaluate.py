@@ -61,6 +61,7 @@ def evaluate(  # long because its options are
     from seehear.checkpoint import load_model
     from seehear.data.corpus import Corpus
     from seehear.evaluate import read_records, write_report
+    from seehear.files import require_writable
     from seehear.recognizer import find_model_folder
 
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
@@ -69,10 +70,11 @@ def evaluate(  # long because its options are
     loaded = Corpus.load(corpus)
     utterances = loaded.split(split)
     folder = find_model_folder(model)
+    home = folder / "evaluation" if Path(model).is_dir() else Path()
+    path = output or home / f"{file_name(loaded.root.resolve().name, split, modality, decoding, condition)}.jsonl"
+    require_writable(path.parent)
     network, tokenizer = load_model(folder, device)
     report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition)
-    home = folder / "evaluation" if Path(model).is_dir() else Path()
-    path = output or home / f"{file_name(loaded.root.resolve().name, split, modality, decode, condition)}.jsonl"
     write_report(report, path, {"model": model, "corpus": str(corpus), "split": split})
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
@@ -131,14 +133,25 @@ def read_condition(noise: Path | None, snr: float | None, blank_video: bool) -> 
     return Condition(Noise(noise.name, samples, snr), blank_video)
 
 
-def file_name(corpus: str, split: str, modality: str, decode: DecodingMethod, condition: "Condition") -> str:
-    """A name that tells results under other conditions apart."""
-    parts = [corpus, split, decode.value]
+def file_name(corpus: str, split: str, modality: str, decoding: DecodingOptions, condition: "Condition") -> str:
+    """A name that tells results of other options and under other conditions apart."""
+    parts = [corpus, split, decoding.method.value, *unusual(decoding)]
     if modality != "a,v,av":
         parts.append(modality.replace(",", "-"))
     if str(condition) != "clean":
         parts.append(str(condition).replace(", ", "-").replace(" ", "-"))
     return "-".join(parts)
+
+
+def unusual(decoding: DecodingOptions) -> list[str]:
+    """The options that matter for the method and are not what they are by default, as `ctc_weight=0.5`."""
+    matter = {
+        DecodingMethod.CTC: (),
+        DecodingMethod.ATTENTION: ("max_length_ratio",),
+        DecodingMethod.BEAM: ("beam_size", "ctc_weight", "length_bonus", "max_length_ratio"),
+    }
+    values = {name: (getattr(decoding, name), getattr(DEFAULT_DECODING, name)) for name in matter[decoding.method]}
+    return [f"{name}={value:g}" for name, (value, default) in values.items() if value != default]
 
 
 def describe_decoding(decoding: DecodingOptions) -> str:

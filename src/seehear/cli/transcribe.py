@@ -31,8 +31,13 @@ def transcribe(
         Path | None, typer.Option("--output_dir", "-o", help="Folder to write transcripts to as files.")
     ] = None,
     output_format: Annotated[
-        str, typer.Option("--output_format", "-f", help="txt, json, several as in txt,json, or all.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            "--output_format",
+            "-f",
+            help="txt, json, several as in txt,json, or all. Without --output_dir, files are written here.",
+        ),
+    ] = None,
     decode: options.DecodeOption = DEFAULT_DECODING.method,
     beam_size: options.BeamSizeOption = DEFAULT_DECODING.beam_size,
     ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
@@ -46,27 +51,30 @@ def transcribe(
     The text goes to standard output, what there is to say about it to standard error. A file that cannot be read does
     not keep the others from being transcribed; the exit status is then 1.
     """
-    formats = options.parse_formats(output_format)
+    formats = options.parse_formats(output_format or "all")
+    folder = output_dir or (Path() if output_format else None)
     options.use_threads(threads)
 
     from seehear.errors import SeehearError
+    from seehear.files import require_writable
     from seehear.recognizer import load
     from seehear.transcript import output_names, write_transcript
 
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
+    if folder:
+        require_writable(folder)
     recognizer = load(model, device, face_model=face_model)
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:
             transcript = recognizer.transcribe(path, modality, decoding, detector=detector)
-            if output_dir:
-                write_transcript(transcript, output_dir, name, formats)
+            for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
+                typer.echo(f"{path}: {note}", err=True)
+            typer.echo(f"{path}: {transcript.text}" if len(files) > 1 else transcript.text)
+            if folder:
+                write_transcript(transcript, folder, name, formats)
         except (SeehearError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             failed = True
-            continue
-        for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
-            typer.echo(f"{path}: {note}", err=True)
-        typer.echo(f"{path}: {transcript.text}" if len(files) > 1 else transcript.text)
     if failed:
         raise typer.Exit(1)
