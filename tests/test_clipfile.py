@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from media_files import make_media
 from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.errors import MediaError
 
@@ -52,6 +53,17 @@ def test_a_three_second_clip_is_small_and_playable(tmp_path: Path) -> None:
         assert video.codec_context.pix_fmt in ("yuv420p", "yuvj420p")  # what browsers play
         assert audio.codec_context.name == "flac"
         assert float(container.duration) / 1e6 == pytest.approx(3.0, abs=0.01)
+
+
+def test_a_playlist_under_the_name_of_a_clip_leads_nowhere(tmp_path: Path) -> None:
+    make_media(tmp_path / "real.mp4", size=(96, 96))
+    for name, text in (
+        ("list.mp4", f"#EXTM3U\n#EXTINF:1,\n{tmp_path / 'real.mp4'}\n#EXT-X-ENDLIST\n"),
+        ("concat.mp4", f"ffconcat version 1.0\nfile {tmp_path / 'real.mp4'}\n"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(MediaError, match=name):
+            read_clip(tmp_path / name)
 
 
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The plan of a run: what it says, and that its memory is counted as a real pass keeps it."""
+"""The plan of a run counts the memory that a real pass keeps."""
 
 import torch
 from torch import Tensor

@@ -19,7 +19,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` if it is missing. Raises `ConfigError` if nothing can be written there, before work is done for it."""
+    """Make `folder` if it is missing. Raises `ConfigError` if nothing can be written there, before the work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

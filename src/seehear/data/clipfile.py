@@ -102,7 +102,7 @@ def read_clip(path: Path) -> MouthClip:
     frames: list[NDArray[np.uint8]] = []
     chunks: list[NDArray[np.int16]] = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), format="mp4", options={"protocol_whitelist": "file"}) as container:
             for packet in container.demux():
                 for frame in packet.decode():
                     if isinstance(frame, av.VideoFrame):

@@ -176,7 +176,7 @@ class Preparer:
             track = self._crop(source, warnings.append)
             audio = read_audio(source.path, num_frames=len(track.frames), on_warning=warnings.append)
         except (FaceError, MediaError) as error:
-            return Rejected(source.name, str(error))
+            return Rejected(source.name, str(error).removeprefix(f"{source.path}: "))
         except DependencyError:  # concerns every clip
             raise
         except Exception as error:  # a fault of ours, or of a library: the others go on

@@ -8,7 +8,6 @@ unlabelled ones included: to measure with, never to train on).
 
 import json
 import multiprocessing
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from seehear.data.espeak import SpeakingStyle, TimedUnit, speak, version
 from seehear.data.face_render import Face, Filming, render
 from seehear.data.sentences import command
 from seehear.data.visemes import mouth_movement
+from seehear.data.workers import available_cores
 from seehear.errors import CorpusError
 from seehear.modality import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -100,7 +100,7 @@ def synthesize_corpus(
     on_clip: Callable[[Utterance], None] = lambda utterance: None,
 ) -> Corpus:
     """Make a synthetic corpus in the folder `root`: the same for the same seed, whatever the number of workers."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_cores()
     plan = {name: split._asdict() for name, split in splits.items()}
     record = {"source": "synthetic", "espeak-ng": version(), "seed": seed, "splits": plan}
     _claim(root, overwrite)
