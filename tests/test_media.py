@@ -81,6 +81,17 @@ def test_sound_that_starts_before_the_picture(tmp_path: Path) -> None:
     check_together(path, start=FLASH_START - 0.6, end=FLASH_END - 0.6)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "begins"), [("mkv", "pcm_s16le", -0.4), ("mov", "pcm_s16le", 0.0), ("mp4", "flac", 0.0)]
+)
+def test_negative_timestamps(tmp_path: Path, suffix: str, codec: str, begins: float) -> None:
+    """Matroska moves all to 0; MP4 says by an edit list that what lies before 0 is not shown."""
+    times = np.arange(-10, 60) / 25
+    path = make_media(tmp_path / f"clip.{suffix}", times=times, audio_start=-0.4, audio_codec=codec)
+    check_together(path, start=FLASH_START - begins, end=FLASH_END - begins)
+    assert len(list(iter_frames(path))) == 60 - round(25 * begins)
+
+
 def test_sound_shorter_and_longer_than_the_picture(tmp_path: Path) -> None:
     check_together(make_media(tmp_path / "short.mkv", audio_end=1.6))
     check_together(make_media(tmp_path / "long.mkv", duration=2.0, audio_end=4.0))

@@ -303,6 +303,45 @@ def test_a_face_covered_for_a_while(
     assert track.frames[:9].std((1, 2)).min() > 10
 
 
+@pytest.mark.parametrize("seen", [range(9, 31), range(22), range(15, 16)], ids=["not at first", "not at last", "once"])
+def test_a_face_that_is_there_for_a_part(
+    tmp_path: Path, shared: Path, mediapipe: MediaPipeDetector, filmed: list[NDArray[np.uint8]], seen: range
+) -> None:
+    grey = blank(1)[0]
+    path = write_video(tmp_path / "video.mp4", [frame if t in seen else grey for t, frame in enumerate(filmed)])
+    each = MediaPipeDetector(shared / "models" / "face_landmarker.task", every=1)
+    detector = each if len(seen) == 1 else mediapipe
+    track = crop_video(path, detector)
+    assert track.frames.shape == (31, 96, 96)
+    assert track.frames.min() > 8, "nothing is black"
+    assert track.report.longest_gap >= max(seen[0], 30 - seen[-1])
+    with pytest.raises(FaceError, match="missing for"):
+        crop_video(path, detector, max_gap=5)
+
+
+def test_who_was_there_first_is_cropped_when_a_larger_face_enters_and_when_both_cross(
+    tmp_path: Path, mediapipe: MediaPipeDetector, filmed: list[NDArray[np.uint8]]
+) -> None:
+    small = shrunk(filmed, 0.7)
+    alone = crop_video(write_video(tmp_path / "alone.mp4", small), mediapipe)
+    enters = beside(small, [*blank(16), *filmed[16:]])
+    track = crop_video(write_video(tmp_path / "enters.mp4", enters), mediapipe, max_gap=10)
+    assert abs(track.frames.astype(int) - alone.frames).mean() < 4
+
+
+def test_two_people_who_change_places(
+    tmp_path: Path, mediapipe: MediaPipeDetector, filmed: list[NDArray[np.uint8]]
+) -> None:
+    crossing = [np.full((288, 600, 3), 128, np.uint8) for _ in filmed]
+    for t, (picture, behind, front) in enumerate(zip(crossing, shrunk(filmed, 0.7), filmed, strict=True)):
+        picture[:, 240 - 8 * t : 600 - 8 * t] = behind
+        picture[:, 8 * t : 360 + 8 * t] = front
+    alone = crop_video(write_video(tmp_path / "alone.mp4", filmed), mediapipe)
+    track = crop_video(write_video(tmp_path / "crossing.mp4", crossing), mediapipe)
+    assert abs(track.frames.astype(int) - alone.frames).mean() < 4
+    assert "the largest of" in track.report.chosen
+
+
 def test_a_tiny_face_is_not_taken_for_one(
     tmp_path: Path, mediapipe: MediaPipeDetector, filmed: list[NDArray[np.uint8]]
 ) -> None:
