@@ -95,6 +95,7 @@ def test_a_mistake_is_one_line(
         (["train", "usr2-demo", "-o", "run", "--threads", "0"], "'--threads'"),
         (["train", "usr2-demo", "-o", "run", "--init", "nowhere"], "'--init'"),
         (["train", "usr2-demo", "-o", "run", "--set", "run.stepz=3"], "run.stepz"),
+        (["train", "START", "-o", "run", "--corpus", "CORPUS"], "no runs/first to start from: train it first"),
         (["train", "usr2-demo", "-o", "CORPUS", "--corpus", "CORPUS"], "holds something else (clips)"),
         (["convert", "nothing.pth", "--units", "units.txt", "out"], "no unit list units.txt"),
         (["average", "nowhere", "out"], "'run'"),
@@ -107,7 +108,10 @@ def test_a_mistake_in_training_is_one_line_and_writes_nothing(
     run: Run, model_folder: Path, random_corpus: Corpus, arguments: list[str], message: str
 ) -> None:
     Path("latin.toml").write_bytes("about = 'déjà vu'".encode("latin-1"))
-    places = {"MODEL": model_folder, "CORPUS": random_corpus.root, "LATIN": Path("latin.toml")}
+    Path("start.toml").write_text(
+        'extends = "supervised-demo"\nmodel.init = "runs/first"\ndata.labelled = ["test"]\ndata.valid = "test"\n'
+    )
+    places = {"MODEL": model_folder, "CORPUS": random_corpus.root, "LATIN": "latin.toml", "START": "start.toml"}
     before = {path: sorted(path.rglob("*")) for path in (Path(), model_folder, random_corpus.root)}
     status, out, err = run(*(places.get(argument, argument) for argument in arguments))
     assert (status, out) == (2, "")

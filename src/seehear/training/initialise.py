@@ -30,11 +30,14 @@ class Start(NamedTuple):
 def find_start(settings: ModelSettings) -> Start | None:
     """The model that a recipe names as `init`; None if it names none.
 
-    Raises `ModelError` if it cannot be loaded, `ConfigError` if its vocabulary is to be kept and can only decode.
+    Raises `ModelError` if it cannot be loaded, `ConfigError` if it is missing or its vocabulary, to be kept, can only
+    decode.
     """
     if settings.init is None:
         return None
     folder = Path(settings.init)
+    if not folder.is_dir():
+        raise ConfigError(f"there is no {folder} to start from: train it first, or name another model with --init")
     if not (folder / CONFIG_FILE).is_file() and (folder / "model" / CONFIG_FILE).is_file():
         folder = folder / "model"  # of a run
     model, tokenizer = load_model(folder)
