@@ -121,7 +121,9 @@ def test_a_mistake_in_training_is_one_line_and_writes_nothing(
     assert before == {path: sorted(path.rglob("*")) for path in before}
 
 
-def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(run: Run, random_corpus: Corpus) -> None:
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
+    run: Run, random_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     splits = ("--set", 'data.labelled=["test"]', "--set", 'data.unlabelled=["mute"]', "--set", "data.valid=test")
     arguments = ("train", "usr2-demo", "--dry-run", "--corpus", random_corpus.root, *splits, "--set", "run.steps=7")
     status, out, err = run(*arguments)
@@ -134,6 +136,8 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(run: Run, random_
     ):
         assert line in out
     assert "memory of a process, about: " in out
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "4 processes" in run(*arguments)[1]
     assert list(Path().iterdir()) == []
 
 
