@@ -87,3 +87,20 @@ def face_at(x: float, y: float, scale: float = 1.0, degrees: float = 0.0) -> Fac
     turn = scale * np.exp(1j * np.deg2rad(degrees))
     z = ((MEAN_POINTS - MEAN_MOUTH) @ (1, 1j)) * turn
     return np.stack([z.real + x, z.imag + y], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve random clips of half a second: six labelled, four not, two to validate."""
+    root = tmp_path_factory.mktemp("corpora") / "training"
+    rng = np.random.default_rng(0)
+    utterances = []
+    for index in range(12):
+        frames = int(rng.integers(10, 16))
+        path = f"clips/{index}.mp4"
+        write_clip(root / path, random_clip(frames, index))
+        text = " ".join(rng.choice(("red", "blue", "green", "at", "by"), size=2)) if index not in range(6, 10) else None
+        utterances.append(Utterance(str(index), path, frames, text))
+    ids = [str(index) for index in range(12)]
+    Corpus.write(root, utterances, {"labelled": ids[:6], "unlabelled": ids[6:10], "valid": ids[10:]})
+    return root

@@ -9,71 +9,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from seehear.checkpoint import load_model, save_model
-from seehear.config import SIZES
-from seehear.data.clipfile import MouthClip, write_clip
-from seehear.data.corpus import Corpus, Utterance
+from seehear.checkpoint import load_model
 from seehear.errors import ConfigError, CorpusError, ModelError, TrainingError
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
-from seehear.recipe import ModelSettings, Recipe, parse_recipe
+from seehear.recipe import parse_recipe
 from seehear.tokenizer import Tokenizer
 from seehear.training.average import average_checkpoints
 from seehear.training.checkpoints import Checkpoints, load_checkpoint, weights_of
-from seehear.training.initialise import find_start, initialise
 from seehear.training.material import learn_tokenizer, load_material, open_streams
 from seehear.training.monitor import Monitor, read_metrics
 from seehear.training.run import build_objective, train_recipe
 from seehear.training.trainer import Streams, Trainer
 from seehear.training.world import World
+from training_runs import recipe, weights
 
 MACHINE = ("frames/s", "memory_gib")
 """What a run records of the machine, which differs each time."""
-WORDS = ("red", "blue", "green", "at", "by")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve random clips of half a second: six labelled, four not, two to validate."""
-    root = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    utterances = []
-    for index in range(12):
-        frames = int(rng.integers(10, 16))
-        clip = MouthClip(
-            video=rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8),
-            audio=(0.1 * rng.standard_normal(640 * frames)).astype(np.float32),
-        )
-        path = f"clips/{index}.mp4"
-        write_clip(root / path, clip)
-        text = " ".join(rng.choice(WORDS, size=2)) if index not in range(6, 10) else None
-        utterances.append(Utterance(str(index), path, frames, text))
-    ids = [str(index) for index in range(12)]
-    Corpus.write(root, utterances, {"labelled": ids[:6], "unlabelled": ids[6:10], "valid": ids[10:]})
-    return root
-
-
-def recipe(corpus: Path, kind: str = "usr2", **run: Any) -> Recipe:
-    return parse_recipe(
-        {
-            "model": {"size": "tiny"},
-            "data": {"corpus": str(corpus), "labelled_frames": 40, "unlabelled_frames": 40, "workers": 0},
-            "objective": {"kind": kind, "supervised_steps": 1, "ctc_threshold": 0.0, "attention_threshold": 0.0},
-            "optimiser": {"peak_lr": 1e-3, "warmup": 0.5},
-            "run": {"steps": 4, "checkpoint_every": 2, "precision": "float32", **run},
-        }
-    )
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    model, _ = load_model(folder)
-    return model.state_dict()
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Path, tmp_path: Path) -> None:
@@ -107,7 +65,7 @@ def test_the_loss_falls(corpus: Path, tmp_path: Path, kind: str) -> None:
     train_recipe(recipe(corpus, kind, steps=30, checkpoint_every=30, precision="bf16"), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     labelled = [line["av/attention/labelled"] for line in lines if "loss" in line]
-    assert np.mean(labelled[-3:]) < 0.7 * labelled[0]
+    assert np.median(labelled[-5:]) < 0.7 * labelled[0]
 
 
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(corpus: Path, tmp_path: Path) -> None:
@@ -161,19 +119,6 @@ def test_validation_needs_transcripts(corpus: Path) -> None:
     values["data"]["valid"] = "unlabelled"
     with pytest.raises(CorpusError, match=r"'unlabelled' .* without transcript"):
         load_material(parse_recipe(values))
-
-
-def test_letters_that_a_brought_vocabulary_lacks_are_told(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tokenizer = Tokenizer.train(["sea"], 20)
-    save_model(
-        tmp_path / "other", USR(SIZES["tiny"].model_copy(update={"vocab_size": tokenizer.vocab_size})), tokenizer
-    )
-    values = recipe(corpus, steps=1).model_dump()
-    values["model"]["init"] = str(tmp_path / "other")
-    train_recipe(parse_recipe(values), tmp_path / "run")
-    assert "lacks characters of 6 labelled clips" in capsys.readouterr().out
 
 
 def test_unlabelled_transcripts_are_never_asked_for(corpus: Path) -> None:
@@ -367,86 +312,3 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1.pt"]
     assert checkpoints.load_last() == {"step": 1}
-
-
-def test_a_run_starts_from_another(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = tmp_path / "first"
-    source = weights(train_recipe(recipe(corpus, "supervised"), first))
-    settings = recipe(corpus, steps=1)
-    settings = settings.model_copy(
-        update={
-            "model": settings.model.model_copy(update={"init": str(first)}),
-            "optimiser": settings.optimiser.model_copy(update={"peak_lr": 1e-12}),
-        }
-    )
-    started = weights(train_recipe(settings, tmp_path / "second"))
-    assert "; nothing is new" in capsys.readouterr().out
-    for name, tensor in started.items():
-        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            torch.testing.assert_close(tensor, source[name], rtol=0, atol=1e-6)
-    for file in ("tokenizer.json", "tokenizer.model"):
-        assert (tmp_path / "second" / "model" / file).read_bytes() == (first / "model" / file).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("settings", "copied", "new"),
-    [
-        ({"init_part": "encoder"}, {"encoder", "projections"}, {"decoder", "ctc_heads"}),
-        ({"init_vocabulary": False}, {"encoder", "decoder"}, {"ctc_heads", "output_heads"}),
-    ],
-)
-def test_what_is_copied_and_what_is_new(
-    model_folder: Path, settings: dict[str, Any], copied: set[str], new: set[str]
-) -> None:
-    model = ModelSettings(size="tiny", init=str(model_folder), **settings)
-    start = find_start(model)
-    assert start is not None
-    assert not start.brings_vocabulary
-    torch.manual_seed(5)
-    student = USR(model.resolve(30))
-    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    words = initialise(student, start, model)
-    source = start.model.state_dict()
-    for name, tensor in student.state_dict().items():
-        part = name.split(".")[0]
-        if part in copied and not name.startswith("decoder.embedding"):
-            assert torch.equal(tensor, source[name]), name
-        if part in new:
-            assert torch.equal(tensor, before[name]), name
-    assert all(f" {part}" in words.split("; new: ")[1] or words.split("; new: ")[1].startswith(part) for part in new)
-
-
-def test_a_model_of_another_size_is_no_start(model_folder: Path) -> None:
-    model = ModelSettings(size="small", init=str(model_folder), init_part="encoder")
-    start = find_start(model)
-    assert start is not None
-    with pytest.raises(ModelError, match="does not fit: video_frontend"):
-        initialise(USR(model.resolve(30)), start, model)
-
-
-def test_what_is_frozen_stays_and_what_is_slow_moves_less(corpus: Path, tmp_path: Path) -> None:
-    settings = recipe(corpus, "supervised", steps=2).model_dump()
-    settings["optimiser"] |= {"frozen": ["video_frontend", "encoder.layers.0"], "rates": {"decoder": 0.1}}
-    settings["optimiser"] |= {"weight_decay": 0.0}
-    torch.manual_seed(42)
-    fresh = USR(parse_recipe(settings).model.resolve(vocabulary_size(corpus))).state_dict()
-    trained = weights(train_recipe(parse_recipe(settings), tmp_path / "run"))
-    moved = {
-        name: float((trained[name] - fresh[name]).abs().max()) for name in fresh if fresh[name].is_floating_point()
-    }
-    assert all(moved[name] == 0 for name in moved if name.startswith(("video_frontend.", "encoder.layers.0.")))
-    assert max(moved[name] for name in moved if name.startswith("decoder.")) < 0.25 * moved["ctc_heads.av.weight"]
-    assert min(moved[name] for name in moved if name.startswith("encoder.layers.1.")) > 0
-
-
-def vocabulary_size(corpus: Path) -> int:
-    settings = recipe(corpus)
-    return learn_tokenizer(settings, load_material(settings).labelled).vocab_size
-
-
-@pytest.mark.parametrize("setting", [{"frozen": ["encodr"]}, {"rates": {"encodr": 0.1}}])
-def test_a_part_that_does_not_exist_is_refused(corpus: Path, tmp_path: Path, setting: dict[str, Any]) -> None:
-    settings = recipe(corpus).model_dump()
-    settings["optimiser"] |= setting
-    with pytest.raises(ConfigError, match=r"no part 'encodr'; did you mean 'encoder'\?"):
-        train_recipe(parse_recipe(settings), tmp_path / "run")

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from seehear.data.clipfile import MouthClip, write_clip
+from conftest import random_clip
+from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.recipe import parse_recipe
 from seehear.training.monitor import LABELS_FILE
@@ -18,14 +18,9 @@ from seehear.training.watch import KINDS, WatchedLabels, label_error_rates
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four labelled and four unlabelled clips; what is said in two of the latter stands in the truth file."""
     root = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
     utterances = []
     for index in range(8):
-        clip = MouthClip(
-            video=rng.integers(0, 256, (12, 96, 96)).astype(np.uint8),
-            audio=(0.1 * rng.standard_normal(640 * 12)).astype(np.float32),
-        )
-        write_clip(root / f"clips/{index}.mp4", clip)
+        write_clip(root / f"clips/{index}.mp4", random_clip(12, index))
         utterances.append(Utterance(str(index), f"clips/{index}.mp4", 12, "red blue" if index < 4 else None))
     Corpus.write(root, utterances, {"labelled": list("0123"), "unlabelled": list("4567"), "valid": ["0"]})
     lines = [{"id": "4", "text": "green"}, {"id": "6", "text": "red green"}]
