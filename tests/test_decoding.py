@@ -91,11 +91,14 @@ def test_ctc_greedy_keeps_a_token_repeated_after_blank_or_at_the_padding() -> No
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("check_every", [None, 3, 100])
 @pytest.mark.parametrize("modality", list(Modality))
-def test_attention_greedy_equals_one_clip_at_a_time_without_cache(model: USR, modality: Modality) -> None:
+def test_attention_greedy_equals_one_clip_at_a_time_without_cache(
+    model: USR, modality: Modality, check_every: int | None
+) -> None:
     lengths, limits = (12, 5, 1, 9, 12), torch.tensor([12, 5, 1, 2, 7])
     features, mask = padded(lengths)
-    found = attention_greedy(model, features, mask, modality, limits)
+    found = attention_greedy(model, features, mask, modality, limits, check_every)
     ends = 0
     for row, length in enumerate(lengths):
         tokens, log_probs = [model.sos], []

@@ -33,7 +33,7 @@ def ctc_greedy(logits: Tensor, mask: Tensor) -> GreedyCTC:
     previous = torch.cat([frame_ids.new_full((len(frame_ids), 1), BLANK), frame_ids[:, :-1]], dim=1)
     kept = (frame_ids != BLANK) & (frame_ids != previous)
     lengths = kept.sum(1)
-    tokens = frame_ids.new_zeros(len(frame_ids), int(lengths.max()) if len(lengths) else 0)
-    rows, frames = kept.nonzero(as_tuple=True)
-    tokens[rows, kept.cumsum(1)[rows, frames] - 1] = frame_ids[rows, frames]
+    longest = int(lengths.max()) if len(lengths) else 0
+    places = torch.where(kept, kept.cumsum(1) - 1, longest)  # a last column takes what is dropped
+    tokens = frame_ids.new_zeros(len(frame_ids), longest + 1).scatter_(1, places, frame_ids)[:, :longest]
     return GreedyCTC(frame_ids, best_log_probs.masked_fill(~mask, 0.0), tokens, lengths)

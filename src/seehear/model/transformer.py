@@ -163,12 +163,17 @@ class DecoderLayer(nn.Module):
         tokens = self.self_attention.keys_values(normed)
         if past is not None:
             tokens = past.extend(tokens)
-        total = tokens.keys.shape[2]
-        causal = torch.ones(U, total, dtype=torch.bool, device=x.device).tril(total - U)
-        x = x + self.dropout(self.self_attention(normed, tokens, causal))
+        x = x + self.dropout(self.self_attention(normed, tokens, _causal(U, tokens.keys.shape[2], x.device)))
         queries = self.cross_norm(x).view(len(mask), -1, D)  # rows that share a clip are so many more queries on it
         x = x + self.dropout(self.cross_attention(queries, clips, mask[:, None, None]).view(N, U, D))
         return x + self.dropout(self.ffn(self.ffn_norm(x))), tokens
+
+
+def _causal(queries: int, keys: int, device: torch.device) -> Tensor | None:
+    """(U, T) which of all tokens each of the last sees; None where the last is the only one, and sees them all."""
+    if queries == 1:
+        return None
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 class Decoder(nn.Module):
@@ -193,16 +198,18 @@ class Decoder(nn.Module):
 
         With a cache, `tokens` are the new ones only, and `features` and `mask` are read in its first call.
         """
+        once = cache is None
         cache = DecoderCache() if cache is None else cache
         if cache.mask is None:
             source = self.source(features)
-            cache.clips = [layer.cross_attention.keys_values(source) for layer in self.layers]  # type: ignore[union-attr, operator]
+            clips: list[KeysValues] = [layer.cross_attention.keys_values(source) for layer in self.layers]  # type: ignore[union-attr, operator]
+            cache.clips = clips if once else [layer.contiguous() for layer in clips]
             cache.mask = mask
         x = self._embed(tokens, cache.num_tokens)
         remembered: Sequence[KeysValues | None] = cache.tokens or [None] * len(self.layers)
         cache.tokens = []
-        for layer, past, clips in zip(self.layers, remembered, cache.clips, strict=True):
-            x, seen = _run(layer, self.recompute, x, past, clips, cache.mask)
+        for layer, past, encoded in zip(self.layers, remembered, cache.clips, strict=True):
+            x, seen = _run(layer, self.recompute, x, past, encoded, cache.mask)
             cache.tokens.append(seen)
         cache.num_tokens += tokens.shape[1]
         return self.norm(x)  # type: ignore[no-any-return]
