@@ -294,6 +294,8 @@ def test_mistakes_are_one_line(tmp_path: Path, prepare: Prepare, arguments: "lis
     assert run.returncode == 2
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
+    assert sorted(path.name for path in places["elsewhere"].iterdir()) == ["a.mp4"]
+    assert not (places["out"] / ".lock").exists()
 
 
 def test_ready_landmarks(tmp_path: Path, prepare: Prepare) -> None:

@@ -22,7 +22,7 @@ from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackRepor
 from seehear.data.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
 from seehear.data.transcripts import Transcription
 from seehear.data.workers import Died, spread
-from seehear.errors import CorpusError, DependencyError, FaceError, MediaError
+from seehear.errors import CorpusError, DependencyError, FaceError, MediaError, SeehearError
 from seehear.files import write_atomically
 
 JOURNAL = "crops.jsonl"
@@ -285,9 +285,11 @@ def claimed(out: Path) -> Iterator[None]:
 
     Raises `CorpusError` if another run holds it or it cannot be written.
     """
+    path = out / ".lock"
+    new = not path.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        lock = path.open("w")
     except OSError as error:
         raise CorpusError(f"{out} cannot be written: {error.strerror}") from error
     with lock:
@@ -295,4 +297,11 @@ def claimed(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CorpusError(f"another `seehear prepare` is at work in {out}") from error
-        yield
+        try:
+            yield
+        except SeehearError:
+            if new:  # refused: as if nobody had come
+                path.unlink()
+                with suppress(OSError):
+                    out.rmdir()
+            raise
