@@ -24,6 +24,7 @@ from seehear.recipe import Recipe, parse_recipe
 from seehear.training.run import train_recipe
 from seehear.training.world import World
 
+SCRIPT = Path(__file__).with_name("distributed_runs.py")
 FRAMES = 12
 STEPS = 4
 
@@ -78,7 +79,7 @@ def start(runs: Sequence[tuple[Recipe, Path]], processes: int = 2) -> list[subpr
         written = out / "asked.toml"
         written.write_text(settings.to_toml())
         arguments += [str(written), str(out)]
-    command = [sys.executable, str(Path(__file__).with_name("distributed_runs.py")), *arguments]
+    command = [sys.executable, str(SCRIPT), *arguments]
     common = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
@@ -217,6 +218,22 @@ def test_a_process_that_fails_ends_the_other(corpus: Path, tmp_path: Path, fault
     processes[1].communicate()
     assert processes[0].returncode != 0
     assert "TrainingError: another process of this run ended or does not answer" in printed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes of torchrun")
+def test_torchrun_starts_all_again_when_one_dies(corpus: Path, tmp_path: Path) -> None:
+    written = tmp_path / "recipe.toml"
+    written.write_text(recipe(corpus, steps=12, checkpoint_every=1).to_toml())
+    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, *elastic, str(SCRIPT), str(written), str(tmp_path / "run")]
+    torchrun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(tmp_path / "run" / "checkpoints" / "step-2.pt")
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    printed, _ = torchrun.communicate(timeout=120)
+    assert torchrun.returncode == 0, printed
+    assert "resuming at step" in printed
+    assert [line["step"] for line in records(tmp_path / "run")] == list(range(1, 13))
 
 
 @pytest.mark.parametrize(

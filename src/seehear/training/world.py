@@ -22,6 +22,18 @@ COMMUNICATION = ("gloo", "NCCL", "Connection", "Timed out", "Broken pipe")
 """Words of which one stands in what PyTorch says when processes cannot talk to each other."""
 
 
+def _store_of_attempt(size: int, time_limit: timedelta) -> Any:
+    """Where the processes find each other's addresses; None: as PyTorch does it.
+
+    torchrun that starts them again leaves there what the ones before wrote; so each attempt has a part of its own.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, size, is_master=False, timeout=time_limit)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
+
+
 def end_process(status: int) -> NoReturn:
     """End a process of several at once, when all it has to say is written.
 
@@ -72,8 +84,10 @@ class World:
         world = cls(torch.device(device), rank, size)
         if not dist.is_initialized():
             backend = "nccl" if world.device.type == "cuda" else "gloo"
+            limit = timedelta(seconds=time_limit)
             try:
-                dist.init_process_group(backend, timeout=timedelta(seconds=time_limit))
+                store = _store_of_attempt(size, limit)
+                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
             except (RuntimeError, ValueError) as error:
                 raise TrainingError(f"the processes do not find each other ({str(error).splitlines()[0]})") from error
             world._began = True
