@@ -18,12 +18,15 @@ LINES = {Modality.AUDIOVISUAL: "-", Modality.AUDIO: "--", Modality.VIDEO: ":"}
 Records = Sequence[Mapping[str, float]]
 
 
-def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
-    """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is."""
+def draw_curves(runs: Mapping[str, Path | Sequence[Path]], picture: Path) -> None:
+    """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is.
+
+    Several folders are runs of which each goes on from the model of the one before.
+    """
     figure = Figure(figsize=(18, 8), dpi=90, layout="constrained")
     by_ctc, by_attention, teacher, labelled, decoder, unlabelled = figure.subplots(2, 3).flat
     for colour, (name, folder) in enumerate(runs.items()):
-        records = read_metrics(folder / METRICS_FILE)
+        records = joined([folder] if isinstance(folder, Path) else folder)
         for modality, line in LINES.items():
             key, style = modality.value, {"color": f"C{colour}", "linestyle": line}
             label = f"{name}, {key.upper()}"
@@ -55,6 +58,15 @@ def draw_curves(runs: Mapping[str, Path], picture: Path) -> None:
             axes.legend(fontsize="small")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
+
+
+def joined(folders: Sequence[Path]) -> Records:
+    """The records of runs one after the other, with their steps counted on."""
+    records: list[Mapping[str, float]] = []
+    for folder in folders:
+        made = records[-1]["step"] if records else 0
+        records += [{**record, "step": made + record["step"]} for record in read_metrics(folder / METRICS_FILE)]
+    return records
 
 
 def _draw(
