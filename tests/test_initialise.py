@@ -41,7 +41,9 @@ def test_a_run_starts_from_another(corpus: Path, tmp_path: Path, capsys: pytest.
             "optimiser": settings.optimiser.model_copy(update={"peak_lr": 1e-12}),
         }
     )
-    started = weights(train_recipe(settings, tmp_path / "second"))
+    model = train_recipe(settings, tmp_path / "second")
+    started = weights(model)
+    assert f"; started from the model of {first}" in (model / "README.md").read_text(encoding="utf-8")
     assert "; nothing is new" in capsys.readouterr().out
     for name, tensor in started.items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):

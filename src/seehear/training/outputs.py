@@ -27,9 +27,14 @@ def model_card(recipe: Recipe, material: Material, steps: int) -> ModelCard:
         training_data=f"corpus {material.corpus.root.resolve().name} ({'synthetic' if synthetic else 'recordings'}): "
         f"{len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled clips, {hours:.2f} hours in all",
         synthetic=synthetic,
-        method=f"{recipe.objective.kind}, {steps} steps, seed {recipe.run.seed}",
+        method=f"{recipe.objective.kind}, {steps} steps, seed {recipe.run.seed}{_start(recipe)}",
         licence=recipe.licence,
     )
+
+
+def _start(recipe: Recipe) -> str:
+    """Where the weights came from, in words."""
+    return f"; started from the {recipe.model.init_part} of {recipe.model.init}" if recipe.model.init else ""
 
 
 def validation_results(metrics: Sequence[Mapping[str, float]], clips: str, model: str = "") -> dict[str, str]:
