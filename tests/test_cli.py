@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
         assert line in out
     assert "memory of a process, about: " in out
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert "4 processes" in run(*arguments)[1]
+    assert "4 processes" in run(*arguments, "--set", "run.batchnorm=synced")[1]
     assert list(Path().iterdir()) == []
 
 

@@ -85,6 +85,12 @@ def test_a_folder_of_something_else_is_refused(corpus: Path, tmp_path: Path, mod
     assert not (tmp_path / "recipe.toml").exists()
 
 
+def test_what_a_user_keeps_in_a_run_does_not_stop_it_from_going_on(corpus: Path, tmp_path: Path) -> None:
+    train_recipe(recipe(corpus, steps=1), tmp_path)
+    (tmp_path / "plots").mkdir()
+    train_recipe(recipe(corpus, steps=1), tmp_path)
+
+
 def test_a_run_goes_on_with_another_rate_but_not_with_another_seed(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train_recipe(recipe(corpus), out)

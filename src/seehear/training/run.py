@@ -49,25 +49,31 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
 
 
 def plan_recipe(recipe: Recipe) -> str:
-    """What `train_recipe` would do, in words; nothing is written. Raises what it would raise."""
-    world = World(torch.device("cpu"), size=int(os.environ.get("WORLD_SIZE") or 1))  # the others need not be there
+    """What `train_recipe` would do, in words; nothing is written. Raises what it would raise.
+
+    For as many processes as WORLD_SIZE says, which need not be there.
+    """
+    given = os.environ.get("WORLD_SIZE", "")
+    alone = World(torch.device("cpu"))
+    world = World(alone.device, size=int(given) if given.isdecimal() and int(given) else 1)
     material = load_material(recipe, world.tell)
     tokenizer = find_tokenizer(recipe, material, find_start(recipe.model), world)
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
     objective = build_objective(recipe, student, steps=1)
-    prepare_model(objective, recipe, world)
+    prepare_model(objective, recipe, alone)
     return plan(recipe, material, tokenizer, objective, world)
 
 
 def _train(recipe: Recipe, out: Path, world: World) -> Path:
     """What each process of a run does."""
     checkpoints = Checkpoints(out / "checkpoints", recipe.run.keep)
-    refuse_foreign(out, FOLDERS)
+    state = checkpoints.load_last()
+    if state is None:
+        refuse_foreign(out, FOLDERS)
+    else:
+        _check_same_run(state, recipe, out, world)
     material = load_material(recipe, world.tell)
     torch.manual_seed(recipe.run.seed)  # the same weights everywhere
-    state = checkpoints.load_last()
-    if state is not None:
-        _check_same_run(state, recipe, out, world)
     start = find_start(recipe.model) if state is None else None
     if world.leads:
         out.mkdir(parents=True, exist_ok=True)
