@@ -141,7 +141,7 @@ def run_demo(out: Path, announce: Callable[[str], None], plan: Plan | None = Non
     journal.phase("transcription", partial(transcribe, out / RECIPES[USR2] / "model", root / clip.clip, written))
     text = json.loads((written / f"{clip.id}.json").read_text(encoding="utf-8"))["text"]
     picture = out / "curves.png"
-    draw_curves({run: out / RECIPES[run] for run in recipes}, picture)
+    draw_curves({run: [out / RECIPES[run]] for run in recipes}, picture)
     return Demo(scores, check_claims(scores), journal.seconds, clip.text or "", text, picture)
 
 

@@ -18,15 +18,15 @@ LINES = {Modality.AUDIOVISUAL: "-", Modality.AUDIO: "--", Modality.VIDEO: ":"}
 Records = Sequence[Mapping[str, float]]
 
 
-def draw_curves(runs: Mapping[str, Path | Sequence[Path]], picture: Path) -> None:
+def draw_curves(runs: Mapping[str, Sequence[Path]], picture: Path) -> None:
     """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is.
 
-    Several folders are runs of which each goes on from the model of the one before.
+    Each name has a folder, or several of runs that went on from the model of the one before.
     """
     figure = Figure(figsize=(18, 8), dpi=90, layout="constrained")
     by_ctc, by_attention, teacher, labelled, decoder, unlabelled = figure.subplots(2, 3).flat
-    for colour, (name, folder) in enumerate(runs.items()):
-        records = joined([folder] if isinstance(folder, Path) else folder)
+    for colour, (name, folders) in enumerate(runs.items()):
+        records = joined(folders)
         for modality, line in LINES.items():
             key, style = modality.value, {"color": f"C{colour}", "linestyle": line}
             label = f"{name}, {key.upper()}"
