@@ -2,8 +2,10 @@
 
     python benchmarks/ablations.py CORPUS RUNS --base usr2-demo --seeds 42 43 44 [--runs usr2 ablations/ar …]
 
-A run is the base recipe with the objective that the shipped ablation changes, or one of `supervised`, `usr2`. Finished
-runs are not repeated, interrupted ones go on, so several of these programs may share the work by `--runs` or `--seeds`.
+A run is the base recipe with the objective that the shipped ablation changes, or one of `supervised`, `usr2`. All runs
+of a seed start from one model, which learns from the labelled clips alone for `--start-steps`; `supervised` goes on
+with those. Finished runs are not repeated, interrupted ones go on, so several of these programs may share the work by
+`--runs` or `--seeds`.
 The tables give the mean over seeds and, in brackets, the lowest and the highest; the tests, and what each run cost.
 """
 
@@ -43,6 +45,8 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("runs_folder", type=Path, metavar="RUNS")
     parser.add_argument("--base", default="usr2-demo", help="recipe whose objective is varied")
+    parser.add_argument("--start-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=500, help="of each run, after the start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--runs", nargs="+", default=COMPARED)
     parser.add_argument("--splits", nargs="+", default=["test", "test-voices", "test-long"])
@@ -52,11 +56,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for seed in options.seeds:
+        common = [f"data.corpus='{options.corpus}'", f"run.seed={seed}", *options.overrides]
+        start = options.runs_folder / f"start-{seed}"
+        if not (start / "model").is_dir():
+            train(varied(options.base, "supervised", [*common, f"run.steps={options.start_steps}"]), start)
         for run in options.runs:
-            overrides = [f"data.corpus='{options.corpus}'", f"run.seed={seed}", *options.overrides]
             folder = options.runs_folder / f"{run.removeprefix(ABLATIONS)}-{seed}"
             if not (folder / "model").is_dir():
-                train(varied(options.base, run, overrides), folder)
+                own = [f"model.init='{start}'", f"run.steps={options.steps}", "objective.supervised_steps=0"]
+                train(varied(options.base, run, [*common, *own]), folder)
             if not (folder / RESULTS).is_file():
                 measure(options.corpus, folder, options.splits, options.decode)
     if not options.train_only:

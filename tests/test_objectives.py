@@ -1,8 +1,12 @@
 """How the objectives behave; who gets a gradient and who does not. (What they compute: `test_equations.py`.)"""
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seehear.config import SIZES
 from seehear.data.batch import Batch, Example, collate
@@ -96,6 +100,31 @@ def test_the_teacher_keeps_its_running_statistics_out_of_its_own_batches() -> No
     method(STEP, step=0)
     for name, buffer in method.teacher.named_buffers():
         assert torch.equal(buffer, statistics[name]), name
+
+
+class Casts(TorchDispatchMode):
+    """How often what lies at an address was cast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default:
+            self.counts[args[0].data_ptr()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_under_autocast_token_by_token_labelling_casts_each_weight_once() -> None:
+    method = objective(ar_probability=1.0, max_label_ratio=1.0)
+    for head in method.teacher.model.output_heads.values():
+        head.bias.data[EOS] = -1e4  # type: ignore[index, operator, union-attr]  # to the longest label allowed
+    linear = [m for m in method.teacher.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    with torch.autocast("cpu", torch.bfloat16), Casts() as casts:
+        labels = method.teacher.label(make_batch([12, 12], labelled=False), autoregressive=True)
+    assert labels.attention_lengths.tolist() == [12, 12]
+    assert {casts.counts[layer.weight.data_ptr()] for layer in linear} == {1}
+    assert not any(parameter.requires_grad for parameter in method.teacher.parameters())
 
 
 @pytest.mark.parametrize(

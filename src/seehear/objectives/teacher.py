@@ -5,7 +5,9 @@ token by token (autoregressive) or, the idea of USR 2.0, in one parallel pass ov
 forcing): ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token with ỹ_CTC.
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -131,6 +133,20 @@ class Teacher(nn.Module):
     def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC) -> DecoderLabels:
         """Greedy decoding, at most ⌊T·max_label_ratio⌋ tokens."""
         max_tokens = max(1, int(features.shape[1] * self.max_label_ratio))
-        greedy = attention_greedy(self.model, features, mask, Modality.AUDIOVISUAL, max_tokens)
+        with _cast_once(self.model):
+            greedy = attention_greedy(self.model, features, mask, Modality.AUDIOVISUAL, max_tokens)
         prefix = with_sos(greedy.tokens[:, :-1], self.model.sos)
         return DecoderLabels(greedy.tokens, greedy.lengths, greedy.log_probs.exp(), prefix)
+
+
+@contextlib.contextmanager
+def _cast_once(frozen: nn.Module) -> Iterator[None]:
+    """Under autocast, weights are cast to half precision once and not for every token.
+
+    Autocast remembers what it made of weights that learn, so for as long as it takes these pretend to.
+    """
+    frozen.requires_grad_(True)
+    try:
+        yield
+    finally:
+        frozen.requires_grad_(False)
