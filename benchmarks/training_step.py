@@ -6,7 +6,7 @@
 `labels` compares three ways to label given features: a plain loop that puts the whole prefix through the decoder for
 each token, ours with a key-value cache, and the one pass of CTC-driven teacher forcing. `steps` compares whole steps:
 supervised, USR, USR 2.0 (CTC-driven, autoregressive; mixed is their mean), and USR written plainly: the plain loop, and
-a student pass for each modality. All run in turns, so that what else the machine does falls on all alike; medians, and
+a student pass for each modality. With `--compile` also with compiled blocks. All run in turns, so that what else the machine does falls on all alike; medians, and
 ratios of medians. Random weights and clips; what ends a sentence is switched off, so that labels have the length asked
 for.
 """
@@ -37,8 +37,10 @@ from seehear.objectives.supervised import Supervised
 from seehear.objectives.usr2 import USR2
 from seehear.recipe import ObjectiveConfig, OptimiserConfig
 from seehear.training.optim import build_optimiser
+from seehear.training.run import compile_blocks
 
 AV = Modality.AUDIOVISUAL
+COMPILED = "USR 2.0, CTC-driven, compiled"
 PARTS = ("teacher encode", "labels", "student forward", "backward", "optimiser")
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "supervised": {"kind": "supervised"},
@@ -68,6 +70,7 @@ def main() -> None:
     steps.add_argument("--labelled", type=int, default=4, help="clips")
     steps.add_argument("--unlabelled", type=int, nargs="+", default=[4], help="clips")
     steps.add_argument("--frames", type=int, nargs="+", default=[75])
+    steps.add_argument("--compile", action="store_true", help="compare with blocks that torch.compile compiled too")
     steps.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU, for the utilisation")
     steps.set_defaults(run=compare_steps)
     options = parser.parse_args()
@@ -179,7 +182,8 @@ def compare_steps(options: argparse.Namespace) -> None:
                 random_batch(options.labelled, frames, options), random_batch(unlabelled, frames, options)
             )
             print(f"{options.labelled} + {unlabelled} clips of {frames} frames\n")
-            measured = {name: Step(name, batch.to(options.device), options) for name in KINDS}
+            kinds = [*KINDS, *([COMPILED] if options.compile else [])]
+            measured = {name: Step(name, batch.to(options.device), options) for name in kinds}
             for turn in range(options.repeats + 1):
                 for step in measured.values():
                     step.run(keep=turn > 0)
@@ -206,7 +210,9 @@ class Step:
         self.batch = batch
         self.options = options
         self.plain = name.endswith("plain")
-        self.objective = self._objective(KINDS[name]).to(options.device).train()
+        self.objective = self._objective(KINDS[name.removesuffix(", compiled")]).to(options.device).train()
+        if name == COMPILED:
+            compile_blocks(self.objective)
         self.optimiser = build_optimiser(self.objective, OptimiserConfig())
         self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}
         self.peak_memory = 0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +59,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Path, tmp_path: Path)
     assert "; V, greedy attention | " in (model / "README.md").read_text()
     assert "; V, " not in (out / "teacher" / "README.md").read_text()  # the teacher is validated audiovisually alone
     assert {"valid/ctc/a", "valid/attention/v", "valid/ctc/av", "valid/teacher/ctc/av"} <= strip[0][4].keys()
+
+
+def test_compiled_blocks_train_alike(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced whole, without a break; the kernels are PyTorch's own, since making others takes minutes."""
+    traced = partialmethod(torch.nn.Module.compile, backend="aot_eager", fullgraph=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", traced)
+        train_recipe(recipe(corpus, compile=True, recompute=True, steps=2), tmp_path / "compiled")
+    train_recipe(recipe(corpus, steps=2), tmp_path / "run")
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "run"), rel=1e-4)
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
 
 
 @pytest.mark.parametrize("kind", ["supervised", "usr2"])

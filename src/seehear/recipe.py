@@ -223,6 +223,9 @@ class RunConfig(FrozenModel):
     recompute: bool = False
     """Keep only what enters each encoder and decoder block and compute the rest again for the gradient: less memory,
     more time."""
+    compile: bool = False
+    """Let torch.compile write the kernels of the encoder and decoder blocks; it takes minutes to, and needs a C++
+    compiler. For GPUs: on a CPU blocks are slower so (RESULTS.md)."""
     time_limit: float = Field(1800.0, gt=0.0)
     """Seconds that a process waits for the others before it gives up."""
     precision: Literal["float32", "bf16"] = "bf16"

@@ -1,5 +1,6 @@
 """A run from its recipe: clips, vocabulary, model, objective and trainer put together; model folders come out."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -137,6 +138,19 @@ def prepare_model(objective: Objective, recipe: Recipe, world: World) -> None:
     if recipe.run.batchnorm == "synced" and world.size > 1:
         synchronise(objective, world.device)
     objective.student.encoder.recompute = objective.student.decoder.recompute = recipe.run.recompute
+    if recipe.run.compile:
+        compile_blocks(objective)
+
+
+def compile_blocks(objective: Objective) -> None:
+    """Have the blocks compiled when they first run in training, for all shapes at once.
+
+    But not the teacher's decoder: token by token it would meet a new case with each.
+    """
+    teacher = objective.teacher_model()
+    encoders = [model.encoder for model in (objective.student, teacher) if model is not None]
+    for block in itertools.chain(*(encoder.layers for encoder in encoders), objective.student.decoder.layers):
+        block.compile(dynamic=True)
 
 
 def describe(recipe: Recipe, material: Material, tokenizer: Tokenizer, student: USR, steps: int, world: World) -> str:
@@ -202,7 +216,7 @@ def _essence(recipe: Recipe) -> Recipe:
     helps a run that has become unstable."""
     reporting = {"log_every": 1, "checkpoint_every": 1, "keep": 1, "validate_every": 0, "validate_with": ()}
     spread = {"accumulate": 1, "parallel": "ddp", "recompute": False, "time_limit": 1.0}
-    spread |= {"precision": "float32"}
+    spread |= {"precision": "float32", "compile": False}
     run = recipe.run.model_copy(update={**reporting, "watch_labels": 0, **spread})
     optimiser = recipe.optimiser.model_copy(update={"peak_lr": 1.0, "final_lr": 0.0})
     data = recipe.data.model_copy(update={"workers": 0, "cache_mb": 0, "corpus": Path(recipe.data.corpus).name})

@@ -121,10 +121,11 @@ class Trainer:
             by = stop.signal.name if stop.signal else "a signal to another process"
             raise PreemptionError(f"stopped by {by} after step {self.done}; the same command goes on")
         if last or (run.validate_every and self.done % run.validate_every == 0):
-            if self.validate:
-                self._validate(self.validate, monitor)
-            if self.watch:
-                monitor.labels(self.done, self.watch(self.spread.whole()))
+            with torch.compiler.set_stance("force_eager"):  # decoding meets a new shape with each token
+                if self.validate:
+                    self._validate(self.validate, monitor)
+                if self.watch:
+                    monitor.labels(self.done, self.watch(self.spread.whole()))
             self.spread.release()
         if last or self.done % run.checkpoint_every == 0:
             self._save(lambda state: self.checkpoints.save(self.done, state))
