@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from seehear.config import ModelConfig
 from seehear.data.batch import Batch
-from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME
+from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import Objective, StepBatch
 from seehear.recipe import Recipe
@@ -37,6 +38,11 @@ def plan(recipe: Recipe, material: Material, tokenizer: Tokenizer, objective: Ob
     lines.append(f"steps: {steps:,}{_per_epoch(recipe, material, tokenizer, world)}, {world.size} processes")
     lines += [f"first {name} batch: {_shapes(part)}" for name, part in _parts(batch)]
     lines.append(f"memory of a process, about: {_memory(recipe, objective, batch, world)}")
+    work = [
+        operations(student.config, *part.video.shape[:2], teacher=part is batch.unlabelled)
+        for _, part in _parts(batch)
+    ]
+    lines.append(f"arithmetic of a step of a process, about: {sum(work) / 1e12:.1f} TFLOP")
     return "\n".join(lines)
 
 
@@ -90,6 +96,21 @@ def activations(config: ModelConfig, clips: int, frames: int, *, bf16: bool = Fa
             model.encode(video, audio, mask)
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     return sum(size for key, size in kept.items() if key not in weights)
+
+
+def operations(config: ModelConfig, clips: int, frames: int, *, teacher: bool) -> int:
+    """Floating-point operations on a batch in a training step: the student's pass of all three modalities and its
+    gradient, and with `teacher` the teacher's audiovisual pass. Frontends and encoder, as in `activations`.
+    """
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        model = USR(config).train()
+        given = (torch.empty(clips, frames, INPUT_SIZE, INPUT_SIZE), torch.empty(clips, frames * SAMPLES_PER_FRAME))
+        mask = torch.empty(clips, frames, dtype=torch.bool)
+        torch.stack([features.sum() for features in model.encode(*given, mask).values()]).sum().backward()  # type: ignore[no-untyped-call]
+        if teacher:
+            with torch.no_grad():
+                model.encode(*given, mask, [Modality.AUDIOVISUAL])
+    return counter.get_total_flops()
 
 
 @contextmanager
