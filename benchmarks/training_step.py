@@ -6,9 +6,9 @@
 `labels` compares three ways to label given features: a plain loop that puts the whole prefix through the decoder for
 each token, ours with a key-value cache, and the one pass of CTC-driven teacher forcing. `steps` compares whole steps:
 supervised, USR, USR 2.0 (CTC-driven, autoregressive; mixed is their mean), and USR written plainly: the plain loop, and
-a student pass for each modality. With `--compile` also with compiled blocks. All run in turns, so that what else the machine does falls on all alike; medians, and
-ratios of medians. Random weights and clips; what ends a sentence is switched off, so that labels have the length asked
-for.
+a student pass for each modality; with `--compile` also compiled blocks. All run in turns, so that what else the machine
+does falls on all alike; medians, and ratios of medians. Random weights and clips; what ends a sentence is switched off,
+so that labels have the length asked for.
 """
 
 import argparse

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from seehear.config import SIZES
-from seehear.model.usr import USR
 from seehear.modality import Modality
+from seehear.model.usr import USR
 from seehear.training.plan import activations, operations
 
 

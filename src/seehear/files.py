@@ -1,8 +1,11 @@
 """Writing files so that a reader never meets half of one, and nothing that is somebody else's is lost."""
 
+import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from seehear.errors import ConfigError
 
@@ -16,6 +19,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def whole_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines that is written line by line; a line that a kill or a full disk cut short is
+    left out. None if there is no file.
+    """
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record
 
 
 def require_writable(folder: Path) -> None:

@@ -23,7 +23,7 @@ from seehear.data.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
 from seehear.data.transcripts import Transcription
 from seehear.data.workers import Died, spread
 from seehear.errors import CorpusError, DependencyError, FaceError, MediaError, SeehearError
-from seehear.files import write_atomically
+from seehear.files import whole_records, write_atomically
 
 JOURNAL = "crops.jsonl"
 SETTINGS = "prepare.json"
@@ -148,10 +148,9 @@ def clip_path(out: Path, id: str) -> Path:
 
 def read_journal(out: Path) -> Iterator[Prepared]:
     """The finished clips that `crops.jsonl` lists; a line that a kill cut off is left out."""
-    path = out / JOURNAL
-    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+    for record in whole_records(out / JOURNAL):
         with suppress(ValueError, KeyError, TypeError):
-            yield Prepared.from_json(json.loads(line))
+            yield Prepared.from_json(record)
 
 
 class Preparer:

@@ -1,19 +1,17 @@
 """What a run tells: a line per step on the terminal, every number in metrics.jsonl and TensorBoard."""
 
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from seehear.files import write_atomically
+from seehear.files import whole_records, write_atomically
 from seehear.training.watch import WatchedLabels, label_error_rates
 
 METRICS_FILE = "metrics.jsonl"
@@ -24,14 +22,7 @@ SHOWN = 8
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records of a run in the order written: each has `step` and numbers by name."""
-    return list(_records(path))
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that are whole: a full disk may have cut one short."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
+    return list(whole_records(path))
 
 
 def peak_memory(device: torch.device) -> int:
@@ -133,8 +124,8 @@ class Silence(Monitor):
 def _drop_after(path: Path, step: int) -> None:
     """Forget the lines of steps that a resumed run makes again."""
     if path.exists():
-        kept = [json.dumps(record, ensure_ascii=False) + "\n" for record in _records(path) if record["step"] <= step]
-        write_atomically(path, "".join(kept))
+        kept = (record for record in whole_records(path) if record["step"] <= step)
+        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: sizes, steps, the first batch, and about how much memory it takes."""
+"""What a run would do, before it does it: sizes, steps, the first batch, about how much memory and arithmetic."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
