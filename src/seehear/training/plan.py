@@ -39,8 +39,7 @@ def plan(recipe: Recipe, material: Material, tokenizer: Tokenizer, objective: Ob
     lines += [f"first {name} batch: {_shapes(part)}" for name, part in _parts(batch)]
     lines.append(f"memory of a process, about: {_memory(recipe, objective, batch, world)}")
     work = [
-        operations(student.config, *part.video.shape[:2], teacher=part is batch.unlabelled)
-        for _, part in _parts(batch)
+        operations(student.config, *part.video.shape[:2], teacher=part is batch.unlabelled) for _, part in _parts(batch)
     ]
     lines.append(f"arithmetic of a step of a process, about: {sum(work) / 1e12:.1f} TFLOP")
     return "\n".join(lines)
