@@ -109,7 +109,7 @@ def operations(config: ModelConfig, clips: int, frames: int, *, teacher: bool) -
         if teacher:
             with torch.no_grad():
                 model.encode(*given, mask, [Modality.AUDIOVISUAL])
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @contextmanager
