@@ -223,6 +223,30 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
         assert torch.equal(tensor, weights(whole / "teacher")[name]), name
 
 
+def test_a_run_on_a_disk_that_is_full_goes_on_when_there_is_room(
+    train: list[str | Path], whole: Path, tmp_path: Path
+) -> None:
+    """The disk is a file system in memory, of a size for one checkpoint and a half."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = f"mount -t tmpfs -o size={int(1.5 * (whole / 'checkpoints' / 'step-24.pt').stat().st_size)} none {disk}"
+    if shutil.which("unshare") is None or subprocess.run([*own, "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of their own")
+    script = f'{mount} && {{ "$@"; echo "status $?"; ls {disk}/run/checkpoints; }} && ' + (
+        f'mount -o remount,size=1g {disk} && "$@" && cp -r {disk}/run {tmp_path}/run'
+    )
+    command = [*own, "sh", "-c", script, "sh", *map(str, train), str(disk / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "status 2\nstep-4.pt\n" in done.stdout, "the last whole checkpoint, and nothing else"
+    assert (
+        "step-8.pt cannot be written ([Errno 28] No space left on device); older checkpoints are whole" in done.stderr
+    )
+    assert "resuming at step 4 of 25" in done.stdout
+    assert losses_of(tmp_path / "run") == losses_of(whole)
+
+
 class Poisoned(Streams):
     """A stream that now and then holds a clip of which the sound is no number."""
 

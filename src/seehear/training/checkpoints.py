@@ -44,8 +44,7 @@ class Checkpoints:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
-            reason = str(error.__context__ or error).splitlines()[0]  # torch wraps what the system says
-            raise TrainingError(f"{path} cannot be written ({reason}); older checkpoints are whole") from error
+            raise TrainingError(f"{path} cannot be written ({_reason(error)}); older checkpoints are whole") from error
         finally:
             temporary.unlink(missing_ok=True)
         return path
@@ -93,3 +92,11 @@ def weights_of(state: dict[str, Any], part: Literal["student", "teacher"]) -> di
     if not weights:
         raise ModelError(f"the checkpoint of step {state['step']} has no {part}")
     return weights
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, which torch hides behind words of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return str(cause or error).splitlines()[0]
