@@ -166,7 +166,9 @@ def compare_searches(case: Case) -> Comparison:
             length_bonus=search["penalty"],
             max_length_ratio=search["maxlenratio"],
         )
-        hypotheses = beam_search(model, encoded[modality][item][case.mask[item]], modality, options)
+        features = encoded[modality][item][case.mask[item]][None]
+        real = torch.ones(features.shape[:2], dtype=torch.bool)
+        hypotheses = beam_search(model, features, real, modality, options)[0]
         for rank, golden in enumerate(search["hyps"]):
             what = f"hypothesis {rank + 1} of clip {item}, {modality.value}, {options}"
             if rank >= len(hypotheses):

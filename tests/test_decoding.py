@@ -14,8 +14,10 @@ from seehear.decoding.beam_search import beam_search
 from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.decode import decode_batch
 from seehear.decoding.greedy import attention_greedy
+from seehear.decoding.hypothesis import Hypothesis
 from seehear.decoding.options import DecodingMethod, DecodingOptions
-from seehear.decoding.prefix import PrefixState, extend, first_prefix
+from seehear.decoding.plain_search import plain_search
+from seehear.decoding.prefix import PrefixScorer, PrefixState
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
@@ -148,13 +150,14 @@ def ctc_log_probability(log_probs: Tensor, tokens: tuple[int, ...]) -> float:
     return math.log(total) if total else -math.inf
 
 
-def walk(log_probs: Tensor, tokens: tuple[int, ...]) -> PrefixState:
-    """The state of a prefix, extended token by token."""
-    state, last = first_prefix(log_probs), EOS
-    for token in tokens:
-        extensions = extend(log_probs, state, torch.tensor([last]), torch.tensor([[token]]), EOS)
-        state, last = extensions.select(torch.tensor([0]), torch.tensor([0])), token
-    return state
+def walk(log_probs: Tensor, tokens: tuple[int, ...]) -> tuple[PrefixScorer, PrefixState]:
+    """The state of a prefix of one clip, extended token by token."""
+    scorer = PrefixScorer(log_probs[None], torch.ones(1, len(log_probs), dtype=torch.bool))
+    state, last = scorer.first(), torch.tensor([[EOS]])
+    for token in torch.tensor(tokens, dtype=torch.long).view(-1, 1, 1):
+        score = scorer.scores(state, last, token[None], EOS)[..., 0]
+        state, last = scorer.extend(state, last, token, score), token
+    return scorer, state
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
@@ -162,9 +165,9 @@ def walk(log_probs: Tensor, tokens: tuple[int, ...]) -> PrefixState:
 def test_prefix_scores_are_sums_over_all_labellings(frames: int, prefix: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(frames)
     log_probs = torch.randn(frames, V, generator=generator, dtype=torch.double).log_softmax(-1)
-    state, last = walk(log_probs, prefix), prefix[-1] if prefix else EOS
+    (scorer, state), last = walk(log_probs, prefix), prefix[-1] if prefix else EOS
     assert float(state.score) == pytest.approx(prefix_log_probability(log_probs, prefix), abs=1e-9)
-    scores = extend(log_probs, state, torch.tensor([last]), torch.arange(V)[None], EOS).score[0].tolist()
+    scores = scorer.scores(state, torch.tensor([[last]]), torch.arange(V)[None, None], EOS)[0, 0].tolist()
     assert scores[BLANK] == -math.inf
     assert scores[EOS] == pytest.approx(ctc_log_probability(log_probs, prefix), abs=1e-9)
     for token in (1, 2):
@@ -174,8 +177,8 @@ def test_prefix_scores_are_sums_over_all_labellings(frames: int, prefix: tuple[i
 def test_prefix_score_at_eos_is_the_ctc_loss() -> None:
     torch.manual_seed(0)
     log_probs, tokens = torch.randn(40, 30).log_softmax(-1), tuple(torch.randint(1, 29, (12,)).tolist())
-    state = walk(log_probs, tokens)
-    total = torch.logaddexp(state.token[0, -1], state.blank[0, -1])
+    _, state = walk(log_probs, tokens)
+    total = torch.logaddexp(state.token[0, 0, -1], state.blank[0, 0, -1])
     loss = F.ctc_loss(
         log_probs[:, None], torch.tensor([tokens]), torch.tensor([40]), torch.tensor([12]), reduction="sum"
     )
@@ -206,6 +209,12 @@ def every_sentence(model: USR, features: Tensor, options: DecodingOptions) -> It
                 yield score, tokens
 
 
+def search(model: USR, features: Tensor, options: DecodingOptions, n_best: int | None = None) -> list[Hypothesis]:
+    """One clip's."""
+    mask = torch.ones(1, len(features), dtype=torch.bool)
+    return beam_search(model, features[None], mask, AV, options, n_best=n_best)[0]
+
+
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("frames", "ratio", "bonus"), [(4, 1.0, 0.0), (5, 0.61, 0.7), (1, 1.0, 0.0), (1, 0.3, 0.0)])
 def test_a_beam_as_wide_as_the_tree_finds_every_sentence(
@@ -213,7 +222,7 @@ def test_a_beam_as_wide_as_the_tree_finds_every_sentence(
 ) -> None:
     options = DecodingOptions(beam_size=100, ctc_weight=ctc_weight, length_bonus=bonus, max_length_ratio=ratio)
     features = clip(frames, seed=frames)
-    found = beam_search(model, features, AV, options)
+    found = search(model, features, options)
     expected = sorted(every_sentence(model, features, options), reverse=True)
     scores = {hypothesis.tokens: hypothesis.score for hypothesis in found}
     assert len(scores) == len(found)
@@ -230,7 +239,7 @@ def test_narrow_beams_end_best_first_and_never_hold_blank(model: USR) -> None:
     features = clip(10)
     for beam_size, ratio in itertools.product((1, 2, 5), (0.0, 0.5, 1.0)):
         options = DecodingOptions(beam_size=beam_size, ctc_weight=0.3, max_length_ratio=ratio)
-        found = beam_search(model, features, AV, options)
+        found = search(model, features, options)
         assert found
         assert all(BLANK not in hypothesis.tokens and EOS not in hypothesis.tokens for hypothesis in found)
         assert all(len(hypothesis.tokens) <= options.max_tokens(10) for hypothesis in found)
@@ -248,18 +257,49 @@ def test_beam_of_one_without_ctc_is_greedy(model: USR) -> None:
             0
         ]
         if BLANK not in greedy:  # which a search never takes
-            assert list(beam_search(model, features, AV, options)[0].tokens) == greedy
+            assert list(search(model, features, options)[0].tokens) == greedy
 
 
 @torch.no_grad()
 def test_end_detection_finds_the_same_best(model: USR) -> None:
     for seed in range(4):
         whole, stopped = (
-            beam_search(model, clip(12, seed), AV, DecodingOptions(beam_size=4, max_length_ratio=ratio))
-            for ratio in (1.0, 0.0)
+            search(model, clip(12, seed), DecodingOptions(beam_size=4, max_length_ratio=ratio)) for ratio in (1.0, 0.0)
         )
         assert stopped[0].tokens == whole[0].tokens
         assert len(stopped) <= len(whole)
+
+
+@pytest.fixture(scope="module")
+def larger() -> USR:
+    """A model of so many tokens that a beam holds few of them, which likes to end."""
+    torch.manual_seed(1)
+    model = USR(SIZES["tiny"].model_copy(update={"vocab_size": 40})).eval()
+    for head in (*model.ctc_heads.values(), *model.output_heads.values()):
+        nn.init.normal_(head.weight, std=0.3)  # type: ignore[arg-type]
+    for head in model.output_heads.values():
+        head.bias.data[model.eos] = 1.0  # type: ignore[index, operator, union-attr]
+    return model
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize(("ratio", "bonus"), [(1.0, 0.0), (0.4, 0.5), (0.0, -0.5)])
+def test_the_search_of_a_batch_equals_the_plain_one_of_each_clip(
+    larger: USR, ctc_weight: float, ratio: float, bonus: float
+) -> None:
+    lengths = (14, 1, 9, 20)
+    features, mask = padded(lengths)
+    options = DecodingOptions(beam_size=6, ctc_weight=ctc_weight, length_bonus=bonus, max_length_ratio=ratio)
+    together = beam_search(larger, features, mask, AV, options)
+    best = beam_search(larger, features, mask, AV, options, n_best=3)
+    for row, length in enumerate(lengths):
+        plain = plain_search(larger, features[row, :length], AV, options)
+        assert [h.tokens for h in together[row]] == [h.tokens for h in plain]
+        assert [h.num_ends for h in together[row]] == [h.num_ends for h in plain]
+        for name in ("score", "decoder_score", "ctc_score"):
+            mine, theirs = ([getattr(h, name) for h in found] for found in (together[row], plain))
+            assert mine == pytest.approx(theirs, abs=1e-3), name
+        assert [h.tokens for h in best[row]] == [h.tokens for h in plain[:3]]
 
 
 # --- Any method, in a batch ---

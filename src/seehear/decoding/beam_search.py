@@ -1,156 +1,212 @@
-"""Joint CTC/attention beam search, label-synchronous (METHOD §7): α·log P_CTC-prefix + (1−α)·log P_Att + β·length."""
+"""Joint CTC/attention beam search, label-synchronous (METHOD §7): α·log P_CTC-prefix + (1−α)·log P_Att + β·length.
+
+All hypotheses of all clips take a token at once. B clips, K hypotheses of each, C candidates for each next token;
+`plain_search.py` does the same one hypothesis at a time, to be read; tests hold the two equal.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from seehear.decoding.ctc import BLANK
+from seehear.decoding.hypothesis import Hypothesis, best_first, has_ended
 from seehear.decoding.options import DecodingOptions
-from seehear.decoding.prefix import PrefixState, extend, first_prefix
+from seehear.decoding.prefix import PrefixScorer, PrefixState
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
 PRE_BEAM = 1.5
 """Candidates of a hypothesis, in beam sizes: the decoder's best tokens; only these are scored by CTC."""
-END_MARGIN = 10.0
-"""End detection: ended hypotheses of recent lengths must all be worse than the best by this."""
-END_LENGTHS = 3
-"""End detection: how many recent lengths are looked at."""
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A finished hypothesis."""
+class LanguageModel(Protocol):
+    """What else may say how probable a sentence is."""
 
-    tokens: tuple[int, ...]
-    """Without start and end of sentence."""
-    score: float
-    """What the search ranks by."""
-    decoder_score: float
-    """Sum of the decoder's log-probabilities, unweighted."""
-    ctc_score: float
-    """CTC log-probability, unweighted."""
-    num_ends: int = 1
-    """End-of-sentence tokens: 2 for one that ended just as the length ran out."""
-
-    @property
-    def length(self) -> int:
-        """Tokens with start and end of sentence."""
-        return 1 + len(self.tokens) + self.num_ends
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """Of the next token, (N, V), after `tokens` (N, U), which begin with sos."""
 
 
 @dataclass
 class Beam:
-    """The running hypotheses of a step, N of them."""
+    """The running hypotheses; a place that holds none has the score −∞."""
 
     tokens: Tensor
-    """(N, U) with sos"""
+    """(B, K, U) with sos."""
     score: Tensor
-    """(N,)"""
+    """(B, K)."""
     decoder_score: Tensor
-    """(N,)"""
+    """(B, K)."""
+    language_score: Tensor
+    """(B, K)."""
     ctc: PrefixState | None
+
+    @property
+    def last(self) -> Tensor:
+        """(B, K)."""
+        return self.tokens[..., -1]
+
+    def select(self, clips: Tensor) -> "Beam":
+        """The hypotheses of some clips."""
+        ctc = PrefixState(*(part[clips] for part in self.ctc)) if self.ctc is not None else None
+        return Beam(self.tokens[clips], self.score[clips], self.decoder_score[clips], self.language_score[clips], ctc)
 
 
 @torch.no_grad()
-def beam_search(model: USR, features: Tensor, modality: Modality, options: DecodingOptions) -> list[Hypothesis]:
-    """Decode one clip's encoder features (T, D); the finished hypotheses, best first.
+def beam_search(
+    model: USR,
+    features: Tensor,
+    mask: Tensor,
+    modality: Modality,
+    options: DecodingOptions,
+    *,
+    n_best: int | None = None,
+    language_model: LanguageModel | None = None,
+) -> list[list[Hypothesis]]:
+    """Decode encoder features (B, T, D) with mask (B, T): the finished hypotheses of each clip, best first.
 
-    A `max_length_ratio` r > 0 allows max(1, ⌊r·T⌋) tokens, and what then still runs is ended without a score for it;
-    r = 0 allows T and stops by end detection. A CTC weight of 0 leaves CTC out, a weight of 1 the decoder.
+    A `max_length_ratio` r > 0 allows a clip of T frames max(1, ⌊r·T⌋) tokens, and what then still runs is ended without
+    a score for it; r = 0 allows T and stops by end detection. A CTC weight of 0 leaves CTC out, of 1 the decoder.
+
+    With `n_best` the search of a clip stops as soon as no running hypothesis can come among so many best ones any more:
+    each token lowers a score, but for the length bonus. What it returns of these is the same.
     """
-    frames = len(features)
-    max_tokens = options.max_tokens(frames)
-    mask = torch.ones(1, frames, dtype=torch.bool, device=features.device)
-    log_probs = model.ctc_logits(features, modality).float().log_softmax(-1)
-    start = torch.full((1, 1), model.sos, device=features.device)
-    zero = torch.zeros(1, device=features.device)
-    beam = Beam(start, zero, zero, first_prefix(log_probs) if options.ctc_weight > 0 else None)
-    cache = model.new_cache()
-    ended: list[Hypothesis] = []
-    for step in range(max_tokens):
-        count = len(beam.tokens)
-        decoder = torch.zeros(count, model.config.vocab_size, device=features.device)
-        if options.ctc_weight < 1:
-            states = model.decode(beam.tokens[:, -1:], features[None], mask, cache)
-            decoder = model.logits(states[:, -1], modality).float().log_softmax(-1)
-        beam, rows = advance(beam, decoder, log_probs, model.eos, options)
-        last = step == max_tokens - 1
-        done = (beam.tokens[:, -1] == model.eos) | last
-        ended += [_finish(beam, int(row), model.eos, last) for row in done.nonzero().squeeze(1)]
-        left = (~done).nonzero().squeeze(1)
-        if not len(left) or (options.max_length_ratio == 0 and _has_ended(ended, step)):
+    search = _Search(model, features, mask, modality, options, language_model)
+    limits = [options.max_tokens(frames) for frames in mask.sum(1).tolist()]
+    ended: list[list[Hypothesis]] = [[] for _ in limits]
+    running = list(range(len(limits)))  # clips
+    for step in range(max(limits, default=0)):
+        search.advance()
+        out_of_length = [limits[clip] == step + 1 for clip in running]
+        for place, hypothesis in search.finish(out_of_length):
+            ended[running[place]].append(hypothesis)
+        best = search.beam.score.amax(1).tolist()
+        left = []
+        for place, clip in enumerate(running):
+            hope = best[place] + max(0.0, options.length_bonus) * (limits[clip] - step - 1)
+            stops = options.max_length_ratio == 0 and has_ended(ended[clip], step)
+            if hope > _to_beat(ended[clip], n_best) and not stops:
+                left.append(place)
+        if not left:
             break
-        beam = _keep(beam, left)
-        cache.select(rows[left])
-    return sorted(ended, key=lambda hypothesis: -hypothesis.score)
+        if len(left) < len(running):
+            search.keep(torch.tensor(left, device=features.device))
+            running = [running[place] for place in left]
+    return [best_first(hypotheses)[:n_best] for hypotheses in ended]
 
 
-def advance(
-    beam: Beam, decoder: Tensor, ctc_log_probs: Tensor, eos: int, options: DecodingOptions
-) -> tuple[Beam, Tensor]:
-    """Extend every hypothesis by every candidate and keep the best; also the row (N,) that each comes from.
+def _to_beat(ended: Sequence[Hypothesis], n_best: int | None) -> float:
+    """The score of the last of the `n_best`; −∞ while there are fewer."""
+    if n_best is None or len(ended) < n_best:
+        return -torch.inf
+    return best_first(ended)[n_best - 1].score
 
-    `decoder` (N, V) holds the decoder's log-probabilities of the next token, `ctc_log_probs` (T, V) the frames'.
-    """
-    candidates = _candidates(decoder, eos, options)  # (N, C)
-    decoder_part = decoder.gather(1, candidates)
-    gains = (1 - options.ctc_weight) * decoder_part + options.length_bonus
-    extensions = None
-    if beam.ctc is not None:
-        extensions = extend(ctc_log_probs, beam.ctc, beam.tokens[:, -1], candidates, eos)
-        gains = gains + options.ctc_weight * (extensions.score - beam.ctc.score[:, None])
-    scores = (beam.score[:, None] + gains).masked_fill(candidates == BLANK, -torch.inf)
-    best, places = scores.flatten().topk(min(options.beam_size, int(torch.isfinite(scores).sum())))
-    rows, columns = places // scores.shape[1], places % scores.shape[1]
-    chosen = Beam(
-        tokens=torch.cat([beam.tokens[rows], candidates[rows, columns][:, None]], dim=1),
-        score=best,
-        decoder_score=beam.decoder_score[rows] + decoder_part[rows, columns],
-        ctc=extensions.select(rows, columns) if extensions is not None else None,
-    )
-    return chosen, rows
+
+class _Search:
+    """The state of a search over a batch, and what one step does to it."""
+
+    def __init__(
+        self,
+        model: USR,
+        features: Tensor,
+        mask: Tensor,
+        modality: Modality,
+        options: DecodingOptions,
+        language_model: LanguageModel | None,
+    ) -> None:
+        self.model, self.modality, self.options, self.language_model = model, modality, options, language_model
+        self.features, self.mask = features, mask
+        self.cache = model.new_cache()
+        self.prefixes: PrefixScorer | None = None
+        if options.ctc_weight > 0:
+            self.prefixes = PrefixScorer(model.ctc_logits(features, modality).float().log_softmax(-1), mask)
+        zero = torch.zeros(len(features), 1, device=features.device)
+        start = torch.full((len(features), 1, 1), model.sos, device=features.device)
+        self.beam = Beam(start, zero, zero, zero, self.prefixes.first() if self.prefixes else None)
+
+    def advance(self) -> None:
+        """Extend every hypothesis by every candidate and keep the best of each clip."""
+        beam, options = self.beam, self.options
+        decoder = self._decoder_log_probs()
+        candidates = _candidates(decoder, self.model.eos, options)
+        decoder_part = decoder.gather(2, candidates)
+        gains = (1 - options.ctc_weight) * decoder_part + options.length_bonus
+        language_part = torch.zeros_like(decoder_part)
+        if self.language_model is not None:
+            log_probs = self.language_model.log_probs(beam.tokens.flatten(0, 1)).view_as(decoder)
+            language_part = log_probs.gather(2, candidates)
+            gains = gains + options.language_weight * language_part
+        by_ctc = None
+        if self.prefixes is not None and beam.ctc is not None:
+            by_ctc = self.prefixes.scores(beam.ctc, beam.last, candidates, self.model.eos)
+            gains = gains + options.ctc_weight * (by_ctc - beam.ctc.score[..., None])
+        scores = beam.score[..., None] + gains
+        impossible = beam.score.isneginf()[..., None] | (candidates == BLANK)
+        scores = scores.masked_fill(impossible, -torch.inf).flatten(1)
+        best, places = scores.topk(min(options.beam_size, scores.shape[1]), dim=1)  # (B, K')
+        rows = places // candidates.shape[2]
+        tokens = candidates.flatten(1).gather(1, places)
+        self.beam = Beam(
+            tokens=torch.cat([_rows(beam.tokens, rows), tokens[..., None]], dim=2),
+            score=best,
+            decoder_score=beam.decoder_score.gather(1, rows) + decoder_part.flatten(1).gather(1, places),
+            language_score=beam.language_score.gather(1, rows) + language_part.flatten(1).gather(1, places),
+            ctc=None,
+        )
+        if self.prefixes is not None and beam.ctc is not None and by_ctc is not None:
+            before = PrefixState(*(_rows(part, rows) for part in beam.ctc))
+            chosen = by_ctc.flatten(1).gather(1, places)
+            self.beam.ctc = self.prefixes.extend(before, beam.last.gather(1, rows), tokens, chosen)
+        first = torch.arange(len(rows), device=rows.device)[:, None] * beam.tokens.shape[1]
+        self.cache.select((first + rows).flatten())
+
+    def _decoder_log_probs(self) -> Tensor:
+        """(B, K, V) of the next token; zeros if the decoder has no say."""
+        B, K = self.beam.score.shape
+        if self.options.ctc_weight == 1:
+            return torch.zeros(B, K, self.model.config.vocab_size, device=self.features.device)
+        states = self.model.decode(self.beam.last.reshape(B * K, 1), self.features, self.mask, self.cache)
+        return self.model.logits(states[:, -1], self.modality).float().log_softmax(-1).view(B, K, -1)
+
+    def finish(self, out_of_length: Sequence[bool]) -> list[tuple[int, Hypothesis]]:
+        """Take out the hypotheses that have ended, and all of the clips whose length runs out; each with its clip."""
+        beam, eos = self.beam, self.model.eos
+        out = torch.tensor(out_of_length, device=beam.score.device)[:, None]
+        done = beam.score.isfinite() & ((beam.last == eos) | out)
+        by_ctc = beam.ctc.score if beam.ctc is not None else torch.zeros_like(beam.score)
+        numbers = torch.stack([beam.score, beam.decoder_score, by_ctc, beam.language_score], dim=-1)[done].tolist()
+        clips = done.nonzero()[:, 0].tolist()
+        found = []
+        for clip, tokens, scores in zip(clips, beam.tokens[done].tolist(), numbers, strict=True):
+            ends = int(tokens[-1] == eos)
+            said = tuple(tokens[1 : len(tokens) - ends])
+            found.append((clip, Hypothesis(said, *scores, ends + int(out_of_length[clip]))))
+        beam.score = beam.score.masked_fill(done, -torch.inf)
+        return found
+
+    def keep(self, clips: Tensor) -> None:
+        """Go on with these clips, by their places in the batch."""
+        width = self.beam.score.shape[1]
+        rows = (clips[:, None] * width + torch.arange(width, device=clips.device)).flatten()
+        self.cache.select(rows, clips)
+        self.features, self.mask, self.beam = self.features[clips], self.mask[clips], self.beam.select(clips)
+        if self.prefixes is not None:
+            self.prefixes.keep(clips)
 
 
 def _candidates(decoder: Tensor, eos: int, options: DecodingOptions) -> Tensor:
-    """(N, C) tokens that each hypothesis may take: all, or in a joint search the decoder's best and eos."""
-    vocab_size = decoder.shape[1]
+    """(B, K, C) tokens that each hypothesis may take: all, or in a joint search the decoder's best and eos."""
+    vocab_size = decoder.shape[-1]
     pre_beam = int(PRE_BEAM * options.beam_size)
     if not 0 < options.ctc_weight < 1 or pre_beam >= vocab_size:
         return torch.arange(vocab_size, device=decoder.device).expand_as(decoder)
-    best = decoder.topk(pre_beam, dim=1).indices
+    best = decoder.topk(pre_beam, dim=-1).indices
     best = torch.where(best == eos, BLANK, best)  # eos once, in the last column
-    return torch.cat([best, best.new_full((len(best), 1), eos)], dim=1)
+    return torch.cat([best, best.new_full((*best.shape[:2], 1), eos)], dim=-1)
 
 
-def _finish(beam: Beam, row: int, eos: int, out_of_length: bool) -> Hypothesis:
-    """The hypothesis of a row; one that ran out of length is ended without a score for it."""
-    tokens = beam.tokens[row, 1:].tolist()
-    ends = int(tokens[-1] == eos)
-    return Hypothesis(
-        tokens=tuple(tokens[: len(tokens) - ends]),
-        score=float(beam.score[row]),
-        decoder_score=float(beam.decoder_score[row]),
-        ctc_score=float(beam.ctc.score[row]) if beam.ctc is not None else 0.0,
-        num_ends=ends + int(out_of_length),
-    )
-
-
-def _keep(beam: Beam, rows: Tensor) -> Beam:
-    """The hypotheses `rows`."""
-    ctc = PrefixState(*(part[rows] for part in beam.ctc)) if beam.ctc is not None else None
-    return Beam(beam.tokens[rows], beam.score[rows], beam.decoder_score[rows], ctc)
-
-
-def _has_ended(ended: Sequence[Hypothesis], step: int) -> bool:
-    """Whether nothing better can be expected: recent lengths ended much worse than the best."""
-    if not ended:
-        return False
-    best = max(hypothesis.score for hypothesis in ended)
-    for length in range(step, step - END_LENGTHS, -1):
-        scores = [hypothesis.score for hypothesis in ended if hypothesis.length == length]
-        if not scores or max(scores) >= best - END_MARGIN:
-            return False
-    return True
+def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Of a tensor (B, K, …) the hypotheses `rows` (B, K') of each clip."""
+    return tensor[torch.arange(len(rows), device=rows.device)[:, None], rows]

@@ -31,8 +31,5 @@ def _decode(
     if options.method is DecodingMethod.ATTENTION:
         max_tokens = torch.tensor([options.max_tokens(length) for length in mask.sum(1).tolist()])
         return attention_greedy(model, features, mask, modality, max_tokens).to_lists(model.eos)
-    lengths = mask.sum(1).tolist()
-    return [
-        beam_search(model, clip[:length], modality, options)[0].tokens
-        for clip, length in zip(features, lengths, strict=True)
-    ]
+    found = beam_search(model, features, mask, modality, options, n_best=1)
+    return [hypotheses[0].tokens for hypotheses in found]

@@ -25,6 +25,8 @@ class DecodingOptions:
     """α: the share of the CTC prefix score."""
     length_bonus: float = 0.0
     """β: added for every token."""
+    language_weight: float = 0.0
+    """Of an external language model, if one is given."""
     max_length_ratio: float = 1.0
     """Longest output in tokens per video frame; 0: one, and a beam search stops when nothing better is expected."""
 

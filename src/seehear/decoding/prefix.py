@@ -1,7 +1,19 @@
 """CTC prefix scores: how probable it is that the frames begin with a given token sequence (METHOD §7).
 
 For a prefix h, rⁿ_t(h) and rᵇ_t(h) are the log-probabilities of all labellings of the frames up to t that collapse to h
-and end in a token or in blank; ψ(h) is the log-probability of all sequences that begin with h.
+and end in a token or in blank; ψ(h) is the log-probability of all sequences that begin with h. With e the emissions of
+a token c, b those of blank, and r_t = rᵇ_t if c repeats the last token of h, else rⁿ_t ⊕ rᵇ_t (⊕ adds in log space):
+
+    ψ(hc) = ⊕_t r_{t−1}(h) + e_t
+    rⁿ_t(hc) = (rⁿ_{t−1}(hc) ⊕ r_{t−1}(h)) + e_t
+    rᵇ_t(hc) = (rⁿ_{t−1}(hc) ⊕ rᵇ_{t−1}(hc)) + b_t
+
+So ψ of every candidate comes from what is known of h, in one sum; and the variables of those that are kept are
+recurrences of the first order, solved for all frames at once: with E_t = e_1 + … + e_t,
+rⁿ_t = E_t + ⊕_{s≤t} (r_{s−1} − E_{s−1}).
+
+B clips, K prefixes of each, C candidates of each, T frames; there is a frame 0 before the first, where only the empty
+prefix is possible.
 """
 
 from typing import NamedTuple
@@ -11,59 +23,73 @@ from torch import Tensor
 
 from seehear.decoding.ctc import BLANK
 
+NEVER = -1e4
+"""Log-probability of a token at padding; −∞ would leave differences undefined."""
+
 
 class PrefixState(NamedTuple):
-    """The forward variables of N prefixes over T frames, and their scores."""
+    """The forward variables of prefixes, and their scores."""
 
     token: Tensor
-    """(N, T) rⁿ"""
+    """(B, K, T + 1) rⁿ"""
     blank: Tensor
-    """(N, T) rᵇ"""
+    """(B, K, T + 1) rᵇ"""
     score: Tensor
-    """(N,) ψ"""
+    """(B, K) ψ"""
 
 
-class Extensions(NamedTuple):
-    """What N prefixes become when each is extended by C candidate tokens."""
+class PrefixScorer:
+    """Scores prefixes on the frames of B clips."""
 
-    token: Tensor
-    """(N, C, T) rⁿ"""
-    blank: Tensor
-    """(N, C, T) rᵇ"""
-    score: Tensor
-    """(N, C) ψ; for eos, the probability of the prefix as the whole sequence."""
+    def __init__(self, log_probs: Tensor, mask: Tensor) -> None:
+        """`log_probs` (B, T, V) of CTC, of which the frames of `mask` (B, T) are real."""
+        certain_blank = log_probs.new_full(log_probs.shape[2:], NEVER)
+        certain_blank[BLANK] = 0.0  # at padding, so that what is said by the last real frame stays as it is
+        self.emissions = log_probs.where(mask[..., None], certain_blank).transpose(1, 2).contiguous()  # (B, V, T)
 
-    def select(self, rows: Tensor, columns: Tensor) -> PrefixState:
-        """The state of the chosen (prefix, candidate) pairs."""
-        return PrefixState(self.token[rows, columns], self.blank[rows, columns], self.score[rows, columns])
+    def first(self) -> PrefixState:
+        """The empty prefix of each clip."""
+        blank = _cumulative(self.emissions[:, BLANK])[:, None].to(self.emissions.dtype)
+        return PrefixState(torch.full_like(blank, -torch.inf), blank, blank.new_zeros(blank.shape[:2]))
+
+    def scores(self, state: PrefixState, last: Tensor, candidates: Tensor, eos: int) -> Tensor:
+        """ψ (B, K, C) of prefixes that end in `last` (B, K), each extended by its `candidates` (B, K, C).
+
+        For eos it is the probability of the prefix as the whole sequence; blank is impossible.
+        """
+        either = torch.logaddexp(state.token, state.blank)
+        clips = torch.arange(len(last), device=last.device)[:, None, None]
+        paths = self.emissions[clips, candidates]  # (B, K, C, T)
+        paths += either[:, :, None, :-1]
+        scores = paths.logsumexp(-1)
+        repeated = state.blank[..., :-1] + self.emissions[clips[..., 0], last]
+        scores = torch.where(candidates == last[..., None], repeated.logsumexp(-1)[..., None], scores)
+        scores = torch.where(candidates == eos, either[..., -1:], scores)
+        return scores.masked_fill(candidates == BLANK, -torch.inf)
+
+    def extend(self, state: PrefixState, last: Tensor, tokens: Tensor, scores: Tensor) -> PrefixState:
+        """Prefixes that end in `last` (B, K), each extended by one of `tokens` (B, K), which gives it its score."""
+        before = torch.where((tokens == last)[..., None], state.blank, torch.logaddexp(state.token, state.blank))
+        clips = torch.arange(len(last), device=last.device)[:, None]
+        token = _recurrence(before, self.emissions[clips, tokens])
+        blank = _recurrence(token, self.emissions[:, BLANK][:, None])
+        return PrefixState(token, blank, scores)
+
+    def keep(self, clips: Tensor) -> None:
+        """Go on with these clips."""
+        self.emissions = self.emissions[clips]
 
 
-def first_prefix(log_probs: Tensor) -> PrefixState:
-    """The state of the empty prefix, from CTC log-probabilities (T, V)."""
-    blank = log_probs[:, BLANK].cumsum(0)[None]
-    return PrefixState(torch.full_like(blank, -torch.inf), blank, blank.new_zeros(1))
+def _recurrence(entering: Tensor, emissions: Tensor) -> Tensor:
+    """x (…, T + 1) with x_0 = −∞ and x_t = (x_{t−1} ⊕ entering_{t−1}) + emissions_t; emissions (…, T).
 
-
-def extend(log_probs: Tensor, state: PrefixState, last: Tensor, candidates: Tensor, eos: int) -> Extensions:
-    """Extend N prefixes that end in `last` (N,) (eos for the empty one) by `candidates` (N, C).
-
-    A token equal to the last one continues only labellings that end in blank between the two.
+    In double precision: E may be a thousand times larger than what is left of it.
     """
-    frames = log_probs.shape[0]
-    emissions = log_probs.T[candidates]  # (N, C, T)
-    either = torch.logaddexp(state.token, state.blank)[:, None]  # (N, 1, T)
-    repeats = (candidates == last[:, None])[..., None]
-    before = torch.where(repeats, state.blank[:, None], either)  # (N, C, T): what a new token may follow
-    empty = (last == eos)[:, None]
-    minus_infinity = torch.full_like(emissions[..., 0], -torch.inf)
-    token = [torch.where(empty, emissions[..., 0], minus_infinity)]
-    blank = [minus_infinity]
-    score = token[0]
-    for t in range(1, frames):
-        entering = before[..., t - 1] + emissions[..., t]
-        score = torch.logaddexp(score, entering)
-        blank.append(torch.logaddexp(token[-1], blank[-1]) + log_probs[t, BLANK])
-        token.append(torch.logaddexp(token[-1] + emissions[..., t], entering))
-    score = torch.where(candidates == eos, either[:, :, -1], score)
-    score = score.masked_fill(candidates == BLANK, -torch.inf)
-    return Extensions(torch.stack(token, -1), torch.stack(blank, -1), score)
+    sums = _cumulative(emissions)
+    total = torch.logcumsumexp(entering[..., :-1].double() - sums[..., :-1], -1) + sums[..., 1:]
+    return torch.nn.functional.pad(total.to(entering.dtype), (1, 0), value=-torch.inf)
+
+
+def _cumulative(emissions: Tensor) -> Tensor:
+    """E (…, T + 1) with E_0 = 0, in double precision."""
+    return torch.nn.functional.pad(emissions.double().cumsum(-1), (1, 0))
