@@ -6,13 +6,13 @@ All hypotheses of all clips take a token at once. B clips, K hypotheses of each,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from seehear.decoding.ctc import BLANK
 from seehear.decoding.hypothesis import Hypothesis, best_first, has_ended
+from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingOptions
 from seehear.decoding.prefix import PrefixScorer, PrefixState
 from seehear.modality import Modality
@@ -20,13 +20,6 @@ from seehear.model.usr import USR
 
 PRE_BEAM = 1.5
 """Candidates of a hypothesis, in beam sizes: the decoder's best tokens; only these are scored by CTC."""
-
-
-class LanguageModel(Protocol):
-    """What else may say how probable a sentence is."""
-
-    def log_probs(self, tokens: Tensor) -> Tensor:
-        """Of the next token, (N, V), after `tokens` (N, U), which begin with sos."""
 
 
 @dataclass
@@ -182,7 +175,8 @@ class _Search:
         for clip, tokens, scores in zip(clips, beam.tokens[done].tolist(), numbers, strict=True):
             ends = int(tokens[-1] == eos)
             said = tuple(tokens[1 : len(tokens) - ends])
-            found.append((clip, Hypothesis(said, *scores, ends + int(out_of_length[clip]))))
+            score, decoder, ctc, language = scores
+            found.append((clip, Hypothesis(said, score, decoder, ctc, language, ends + int(out_of_length[clip]))))
         beam.score = beam.score.masked_fill(done, -torch.inf)
         return found
 

@@ -6,30 +6,53 @@ import torch
 from torch import Tensor
 
 from seehear.decoding.beam_search import beam_search
-from seehear.decoding.ctc import BLANK, ctc_greedy
+from seehear.decoding.ctc import BLANK, ctc_beam, ctc_greedy
 from seehear.decoding.greedy import attention_greedy
+from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.rescore import ctc_driven, rescore
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
 
 def decode_batch(
-    model: USR, features: Tensor, mask: Tensor, modality: Modality, options: DecodingOptions
+    model: USR,
+    features: Tensor,
+    mask: Tensor,
+    modality: Modality,
+    options: DecodingOptions,
+    language_model: LanguageModel | None = None,
 ) -> list[list[int]]:
     """Token ids without specials of each clip, from features (B, T, D) with mask (B, T)."""
     specials = (BLANK, model.eos)
-    decoded = _decode(model, features, mask, modality, options)
+    decoded = _decode(model, features, mask, modality, options, language_model)
     return [[token for token in tokens if token not in specials] for tokens in decoded]
 
 
 def _decode(
-    model: USR, features: Tensor, mask: Tensor, modality: Modality, options: DecodingOptions
+    model: USR,
+    features: Tensor,
+    mask: Tensor,
+    modality: Modality,
+    options: DecodingOptions,
+    language_model: LanguageModel | None,
 ) -> Iterable[Sequence[int]]:
     """Token ids of each clip; among them what the heads could not be kept from: an eos of CTC, a decoder's blank."""
-    if options.method is DecodingMethod.CTC:
+    method, given = options.method, (model, features, mask, modality)
+    if method is DecodingMethod.CTC:
         return ctc_greedy(model.ctc_logits(features, modality), mask).to_lists()
-    if options.method is DecodingMethod.ATTENTION:
+    if method is DecodingMethod.CTC_DRIVEN:
+        return ctc_driven(*given)
+    if method is DecodingMethod.ATTENTION:
         max_tokens = torch.tensor([options.max_tokens(length) for length in mask.sum(1).tolist()])
-        return attention_greedy(model, features, mask, modality, max_tokens).to_lists(model.eos)
-    found = beam_search(model, features, mask, modality, options, n_best=1)
+        return attention_greedy(*given, max_tokens).to_lists(model.eos)
+    if method is DecodingMethod.CTC_BEAM:
+        log_probs = model.ctc_logits(features, modality).float().log_softmax(-1).cpu()
+        lengths = mask.sum(1).tolist()
+        pairs = zip(log_probs, lengths, strict=True)
+        return [ctc_beam(clip[:length], options.beam_size)[0].tokens for clip, length in pairs]
+    if method is DecodingMethod.RESCORE:
+        found = rescore(*given, options, language_model=language_model)
+    else:
+        found = beam_search(*given, options, n_best=1, language_model=language_model)
     return [hypotheses[0].tokens for hypotheses in found]

@@ -13,6 +13,12 @@ class DecodingMethod(StrEnum):
     """Greedy attention."""
     BEAM = "beam"
     """Joint CTC/attention beam search."""
+    CTC_BEAM = "ctc-beam"
+    """CTC prefix beam search."""
+    RESCORE = "rescore"
+    """What a CTC prefix beam search finds, ranked by CTC and decoder, which reads it all at once."""
+    CTC_DRIVEN = "ctc-driven"
+    """The decoder's choice at each position after greedy CTC, at once: the teacher's labels (the paper's Table 12)."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,10 @@ class DecodingOptions:
     """α: the share of the CTC prefix score."""
     length_bonus: float = 0.0
     """β: added for every token."""
-    language_weight: float = 0.0
-    """Of an external language model, if one is given."""
     max_length_ratio: float = 1.0
     """Longest output in tokens per video frame; 0: one, and a beam search stops when nothing better is expected."""
+    language_weight: float = 0.0
+    """Of an external language model, if one is given."""
 
     def max_tokens(self, num_frames: int) -> int:
         """Tokens that a clip of so many frames may have, end of sentence counted; at least one."""
