@@ -17,6 +17,7 @@ from seehear.data.batch import Batch, evaluation_batches
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
 from seehear.decoding.decode import decode_batch
+from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingOptions
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
@@ -174,6 +175,7 @@ def evaluate(
     *,
     max_frames: int = 2400,
     condition: Condition = CLEAN,
+    language_model: LanguageModel | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
@@ -191,7 +193,7 @@ def evaluate(
         batch = condition.apply(clean).to(device)
         encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
         for modality, features in encoded.items():
-            decoded = decode_batch(model, features, batch.mask, modality, options)
+            decoded = decode_batch(model, features, batch.mask, modality, options, language_model)
             for id, text, tokens in zip(batch.ids, batch.texts, decoded, strict=True):
                 assert text is not None
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)

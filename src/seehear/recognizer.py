@@ -19,6 +19,8 @@ from seehear.data.clipfile import MouthClip
 from seehear.data.faces import FaceDetector, MediaPipeDetector
 from seehear.data.media import MediaInfo, probe, read_audio
 from seehear.decoding.decode import decode_batch
+from seehear.decoding.language_model import LanguageModel
+from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingOptions
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
@@ -53,11 +55,21 @@ class Source(NamedTuple):
 class Recognizer:
     """A model that transcribes files."""
 
-    def __init__(self, model: USR, tokenizer: Tokenizer, face_model: Path | None = None) -> None:
-        """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be."""
+    def __init__(
+        self,
+        model: USR,
+        tokenizer: Tokenizer,
+        face_model: Path | None = None,
+        language_model: LanguageModel | None = None,
+    ) -> None:
+        """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
+
+        A `language_model` is asked by decoding that scores, with the options' `language_weight`.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
+        self.language_model = language_model
 
     def transcribe(
         self,
@@ -163,7 +175,7 @@ class Recognizer:
             silence = np.zeros(source.frames * SAMPLES_PER_FRAME, np.float32)
             video = single(MouthClip(source.video, silence)).video.to(device)
         features = self.model.encode(video, audio, mask, (modality,))[modality]
-        (tokens,) = decode_batch(self.model, features, mask, modality, options)
+        (tokens,) = decode_batch(self.model, features, mask, modality, options, self.language_model)
         text = self.tokenizer.decode(tokens)
         if not text:
             return ()
@@ -180,12 +192,16 @@ class Recognizer:
         return float(log_probs.gather(-1, sequence[:, 1:, None]).mean())
 
 
-def load(model: str | Path, device: str = "cpu", *, face_model: Path | None = None) -> Recognizer:
+def load(
+    model: str | Path, device: str = "cpu", *, face_model: Path | None = None, language_model: Path | None = None
+) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
     Raises `ModelError` that says what is wrong with the model.
     """
-    return Recognizer(*load_model(find_model_folder(model), device), face_model=face_model)
+    network, tokenizer = load_model(find_model_folder(model), device)
+    asked = NGram.load(language_model, tokenizer.vocab_size) if language_model else None
+    return Recognizer(network, tokenizer, face_model, asked)
 
 
 def find_model_folder(model: str | Path) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from seehear.data.corpus import Corpus, Utterance
+    from seehear.decoding.language_model import LanguageModel
     from seehear.evaluate import Condition, Record, Report
     from seehear.metrics import Interval
     from seehear.modality import Modality
@@ -32,6 +33,8 @@ def evaluate(  # long because its options are
     ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
     length_bonus: options.LengthBonusOption = DEFAULT_DECODING.length_bonus,
     max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
+    lm: options.LanguageModelOption = None,
+    lm_weight: options.LanguageWeightOption = options.DEFAULT_LANGUAGE_WEIGHT,
     noise: Annotated[Path | None, typer.Option(help="A recording of noise to mix in; needs --snr.")] = None,
     snr: Annotated[float | None, typer.Option(help="Loudness of speech over noise, in decibels.")] = None,
     blank_video: Annotated[
@@ -60,11 +63,13 @@ def evaluate(  # long because its options are
 
     from seehear.checkpoint import load_model
     from seehear.data.corpus import Corpus
+    from seehear.decoding.ngram import NGram
     from seehear.evaluate import read_records, write_report
     from seehear.files import require_writable
     from seehear.recognizer import find_model_folder
 
-    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
+    language_weight = lm_weight if lm else 0.0
+    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
     condition = read_condition(noise, snr, blank_video)
     others = read_records(compare) if compare else {}
     loaded = Corpus.load(corpus)
@@ -74,8 +79,10 @@ def evaluate(  # long because its options are
     path = output or home / f"{file_name(loaded.root.resolve().name, split, modality, decoding, condition)}.jsonl"
     require_writable(path.parent)
     network, tokenizer = load_model(folder, device)
-    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition)
-    write_report(report, path, {"model": model, "corpus": str(corpus), "split": split})
+    language_model = NGram.load(lm, tokenizer.vocab_size) if lm else None
+    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model)
+    about = {"model": model, "corpus": str(corpus), "split": split} | ({"language_model": str(lm)} if lm else {})
+    write_report(report, path, about)
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
     console.print(error_table(report))
@@ -93,6 +100,7 @@ def measure(
     modalities: "Sequence[Modality]",
     decoding: DecodingOptions,
     condition: "Condition",
+    language_model: "LanguageModel | None",
 ) -> "Report":
     """Evaluate, with a progress bar on standard error."""
     from rich.console import Console
@@ -111,6 +119,7 @@ def measure(
             modalities,
             decoding,
             condition=condition,
+            language_model=language_model,
             on_batch=lambda clips: progress.advance(task, clips),
         )
 
@@ -145,22 +154,32 @@ def file_name(corpus: str, split: str, modality: str, decoding: DecodingOptions,
 
 def unusual(decoding: DecodingOptions) -> list[str]:
     """The options that matter for the method and are not what they are by default, as `ctc_weight=0.5`."""
-    matter = {
-        DecodingMethod.CTC: (),
+    scored = ("beam_size", "ctc_weight", "length_bonus", "language_weight")
+    matter: dict[DecodingMethod, tuple[str, ...]] = {
         DecodingMethod.ATTENTION: ("max_length_ratio",),
-        DecodingMethod.BEAM: ("beam_size", "ctc_weight", "length_bonus", "max_length_ratio"),
+        DecodingMethod.BEAM: (*scored, "max_length_ratio"),
+        DecodingMethod.RESCORE: scored,
+        DecodingMethod.CTC_BEAM: ("beam_size",),
     }
-    values = {name: (getattr(decoding, name), getattr(DEFAULT_DECODING, name)) for name in matter[decoding.method]}
+    values = {
+        name: (getattr(decoding, name), getattr(DEFAULT_DECODING, name)) for name in matter.get(decoding.method, ())
+    }
     return [f"{name}={value:g}" for name, (value, default) in values.items() if value != default]
 
 
 def describe_decoding(decoding: DecodingOptions) -> str:
     """The options that matter for the method."""
-    if decoding.method is DecodingMethod.CTC:
-        return "greedy CTC"
-    if decoding.method is DecodingMethod.ATTENTION:
-        return "greedy attention"
-    return f"beam search ({decoding.beam_size} hypotheses, CTC weight {decoding.ctc_weight:g})"
+    scored = f"{decoding.beam_size} hypotheses, CTC weight {decoding.ctc_weight:g}"
+    if decoding.language_weight:
+        scored += f", language model {decoding.language_weight:g}"
+    return {
+        DecodingMethod.CTC: "greedy CTC",
+        DecodingMethod.ATTENTION: "greedy attention",
+        DecodingMethod.CTC_DRIVEN: "CTC-driven decoding",
+        DecodingMethod.CTC_BEAM: f"CTC prefix search ({decoding.beam_size} hypotheses)",
+        DecodingMethod.RESCORE: f"CTC prefix search, rescored ({scored})",
+        DecodingMethod.BEAM: f"beam search ({scored})",
+    }[decoding.method]
 
 
 def error_table(report: "Report") -> "Table":

@@ -1,5 +1,6 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,9 +18,14 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads for the arithmetic.")]
 DecodeOption = Annotated[
-    DecodingMethod, typer.Option("--decode", help="Greedy CTC, greedy attention, or joint beam search.")
+    DecodingMethod,
+    typer.Option(
+        "--decode",
+        help="ctc and attention are greedy; beam is the joint search; rescore ranks what a CTC search finds; "
+        "ctc-driven is the teacher's way.",
+    ),
 ]
-BeamSizeOption = Annotated[int, typer.Option("--beam_size", min=1, help="Hypotheses that a beam search keeps.")]
+BeamSizeOption = Annotated[int, typer.Option("--beam_size", min=1, help="Hypotheses that a search keeps.")]
 CTCWeightOption = Annotated[
     float, typer.Option("--ctc_weight", min=0.0, max=1.0, help="Share of CTC in the score of a beam search.")
 ]
@@ -27,6 +33,13 @@ LengthBonusOption = Annotated[float, typer.Option("--length_bonus", help="Added 
 MaxLengthRatioOption = Annotated[
     float, typer.Option("--max_length_ratio", min=0.0, help="Longest output in tokens per video frame.")
 ]
+
+
+LanguageModelOption = Annotated[
+    Path | None, typer.Option("--lm", help="A language model that `seehear lm` made, for beam and rescore.")
+]
+LanguageWeightOption = Annotated[float, typer.Option("--lm_weight", min=0.0, help="Its share, beside the others.")]
+DEFAULT_LANGUAGE_WEIGHT = 0.3
 
 
 def parse_modalities(text: str) -> tuple[Modality, ...]:

@@ -43,6 +43,8 @@ def transcribe(
     ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
     length_bonus: options.LengthBonusOption = DEFAULT_DECODING.length_bonus,
     max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
+    lm: options.LanguageModelOption = None,
+    lm_weight: options.LanguageWeightOption = options.DEFAULT_LANGUAGE_WEIGHT,
     device: options.DeviceOption = "cpu",
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -60,10 +62,11 @@ def transcribe(
     from seehear.recognizer import load
     from seehear.transcript import output_names, write_transcript
 
-    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio)
+    language_weight = lm_weight if lm else 0.0
+    decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
     if folder:
         require_writable(folder)
-    recognizer = load(model, device, face_model=face_model)
+    recognizer = load(model, device, face_model=face_model, language_model=lm)
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:

@@ -21,8 +21,8 @@ Context = tuple[int, ...]
 class NGram:
     """P(token | the last n − 1): discounted counts, and what they lack from a context one shorter.
 
-    P(w | h) = max(c(hw) − d, 0) / c(h) + d·(kinds of tokens seen after h) / c(h) · P(w | h without its first token), down
-    to all tokens alike. sos = eos stands before and after each sequence.
+    P(w | h) = max(c(hw) − d, 0) / c(h) + d·(kinds of tokens seen after h) / c(h) · P(w | h but its first),
+    down to all tokens alike. sos = eos stands before and after each sequence.
     """
 
     def __init__(self, order: int, vocab_size: int, counts: Mapping[Context, Mapping[int, int]]) -> None:
