@@ -52,6 +52,15 @@ class Tokenizer:
         pieces = [self.pieces[id - 1] for id in ids if 0 < id <= len(self.pieces)]
         return "".join(pieces).replace(WORD_START, " ").strip()
 
+    def words(self, ids: Sequence[int]) -> list[list[int]]:
+        """Token ids, without specials, by word: one begins where a piece says so."""
+        words: list[list[int]] = []
+        for id in ids:
+            if not words or self.pieces[id - 1].startswith(WORD_START):
+                words.append([])
+            words[-1].append(id)
+        return words
+
     @classmethod
     def train(
         cls, texts: Sequence[str], vocab_size: int, normaliser: Normaliser = NORMALISERS[DEFAULT_NORMALISER]

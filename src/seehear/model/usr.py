@@ -82,17 +82,34 @@ class USR(nn.Module):
             mask_padding: False: the frontends see the zeros of padding, as published, which changes the last
                 `AudioFrontend.border` real frames that enter the encoder. True: a clip gives what it gives alone.
         """
+        streams = self.streams(video, audio, mask, modalities, mask_padding=mask_padding)
+        return self.contextualise(streams, mask)
+
+    def streams(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        mask: Tensor,
+        modalities: Sequence[Modality],
+        *,
+        mask_padding: bool = False,
+    ) -> dict[Modality, Tensor]:
+        """What enters the encoder, (B, T, D) of each of `modalities`; the arguments are those of `encode`."""
         assert mask.shape[1] > 0, "a clip has at least one frame"
-        streams: dict[Modality, Tensor] = {}
+        seen: dict[Modality, Tensor] = {}
         if any(modality.uses_video for modality in modalities):
             assert video is not None, "these modalities need video"
-            streams[Modality.VIDEO] = self.video_frontend(video)
+            seen[Modality.VIDEO] = self.video_frontend(video)
         if any(modality.uses_audio for modality in modalities):
             assert audio is not None, "these modalities need audio"
-            streams[Modality.AUDIO] = self.audio_frontend(audio, mask if mask_padding else None)
-        stacked = torch.cat([self._project(streams, modality) for modality in modalities])
-        encoded: Tensor = self.encoder(stacked, mask.repeat(len(modalities), 1))  # (modalities · B, T, D)
-        return dict(zip(modalities, encoded.chunk(len(modalities)), strict=True))
+            seen[Modality.AUDIO] = self.audio_frontend(audio, mask if mask_padding else None)
+        return {modality: self._project(seen, modality) for modality in modalities}
+
+    def contextualise(self, streams: Mapping[Modality, Tensor], mask: Tensor) -> dict[Modality, Tensor]:
+        """Features (B, T, D) of `streams`, by one pass of the encoder over all of them."""
+        stacked = torch.cat(list(streams.values()))  # (modalities · B, T, D)
+        encoded: Tensor = self.encoder(stacked, mask.repeat(len(streams), 1))
+        return dict(zip(streams, encoded.chunk(len(streams)), strict=True))
 
     def ctc_logits(self, features: Tensor, modality: Modality) -> Tensor:
         """Encoder features (B, T, D) to (B, T, V)."""
