@@ -57,7 +57,7 @@ def test_help(run: Run, arguments: tuple[str, ...]) -> None:
         (["transcribe", "x.mp4"], "Missing option '--model' / '-m'. See `seehear transcribe --help`."),
         (["transcribe", "-m", "MODEL"], "Missing argument 'files'"),
         (["transcribe", "x.mp4", "-m", "MODEL", "--modality", "smell"], "'--modality'"),
-        (["transcribe", "x.mp4", "-m", "MODEL", "-f", "srt"], "no output format 'srt': there are txt, json and all"),
+        (["transcribe", "x.mp4", "-m", "MODEL", "-f", "doc"], "no output format 'doc': there are txt, vtt"),
         (["transcribe", "x.mp4", "-m", "MODEL", "--device", "gpu"], "no device 'gpu' here; there is cpu"),
         (["transcribe", "x.mp4", "-m", "./nothing"], "no model folder nothing"),
         (["transcribe", "x.mp4", "-m", "CORPUS"], "is no model folder: it has no config.json"),
@@ -188,7 +188,9 @@ def test_a_bad_file_does_not_keep_others_from_being_transcribed(run: Run, model_
     soundfile.write("sound.wav", np.full(8000, 0.1, np.float32), 16_000)
     make_media(Path("mute.mp4"), size=(96, 96), audio_codec=None)
     files = (*bad, "missing.mp4", "mute.mp4", clip, "sound.wav", ".")
-    status, out, err = run("transcribe", *files, "-m", model_folder, "--modality", "a", "--decode", "ctc", "-o", "out")
+    status, out, err = run(
+        "transcribe", *files, "-m", model_folder, "--modality", "a", "--decode", "ctc", "-o", "out", "-f", "txt,json"
+    )
     assert status == 1
     assert [line.partition(":")[0] for line in out.splitlines()] == [str(clip), "sound.wav"]
     errors = [line for line in err.splitlines() if line.startswith("error: ")]

@@ -84,6 +84,21 @@ def test_a_file_gives_what_its_clip_gives_in_evaluation(
     assert any(record.hypothesis for record in report.records)
 
 
+@pytest.mark.parametrize("modality", list(Modality))
+def test_words_have_times_in_order(recognizer: Recognizer, recordings: dict[str, Path], modality: Modality) -> None:
+    with_times = recognizer.transcribe(recordings["crop"], modality, CTC, word_times=True)
+    without = recognizer.transcribe(recordings["crop"], modality, CTC)
+    (segment,) = with_times.segments
+    assert with_times.text == without.text
+    assert not without.segments[0].words
+    assert [word.word for word in segment.words] == segment.text.split()
+    times = [time for word in segment.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert (segment.start, segment.end) == (times[0], times[-1])
+    assert 0 <= segment.start < segment.end <= with_times.duration
+    assert all(0 < word.probability <= 1 for word in segment.words)
+
+
 @pytest.mark.parametrize(
     ("recording", "modality", "reason"),
     [

@@ -45,7 +45,7 @@ def test_words_are_where_they_are_heard(streams: tuple[Modality, ...]) -> None:
     for row, length in enumerate(lengths):
         batch[row, :length] = clip(length, said[row])
     mask = torch.arange(36) < torch.tensor(lengths)[:, None]
-    found = time_words(Ear(CONFIG), {modality: batch for modality in streams}, mask, words)
+    found = time_words(Ear(CONFIG), dict.fromkeys(streams, batch), mask, words)
     assert [len(times) for times in found] == [3, 1, 0]
     for times, spans in zip(found, said, strict=True):
         for time, (start, end) in zip(times, spans.values(), strict=True):

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from seehear.data.batch import single
@@ -22,11 +23,12 @@ from seehear.decoding.decode import decode_batch
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingOptions
+from seehear.decoding.word_times import time_words
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
-from seehear.transcript import Segment, Transcript
+from seehear.transcript import Segment, Transcript, Word
 
 MAX_SECONDS = 60.0
 """Longest recording; it is encoded in one piece, and attention takes memory by the square of the length."""
@@ -78,6 +80,7 @@ class Recognizer:
         options: DecodingOptions = DEFAULT_DECODING,
         *,
         detector: FaceDetector | DetectorName = "auto",
+        word_times: bool = False,
     ) -> Transcript:
         """What is said in the file `media`, up to 60 s of video or sound.
 
@@ -87,6 +90,7 @@ class Recognizer:
             options: how to decode.
             detector: how the mouth is found. `cropped` takes the video for a mouth crop as prepared corpora hold
                 them, `auto` does so if it measures 96×96.
+            word_times: whether to say when each word is said, which takes a few times as long as encoding.
 
         Raises:
             MediaError: the file cannot be read, is too long, or lacks what `modality` asks for.
@@ -100,7 +104,7 @@ class Recognizer:
         if source.audio is not None and source.video is None and _silent(source.audio):
             warnings.append("there is nothing but silence")
         else:
-            segments = self._recognise(source, options)
+            segments = self._recognise(source, options, word_times)
         return Transcript(
             source=str(media),
             duration=source.frames / FRAME_RATE,
@@ -165,7 +169,7 @@ class Recognizer:
         return track.frames
 
     @torch.no_grad()
-    def _recognise(self, source: Source, options: DecodingOptions) -> tuple[Segment, ...]:
+    def _recognise(self, source: Source, options: DecodingOptions, word_times: bool) -> tuple[Segment, ...]:
         """Encode and decode in one piece; no segment if nothing is said."""
         modality, device = source.modality, next(self.model.parameters()).device
         mask = torch.ones(1, source.frames, dtype=torch.bool, device=device)
@@ -174,17 +178,28 @@ class Recognizer:
         if source.video is not None:
             silence = np.zeros(source.frames * SAMPLES_PER_FRAME, np.float32)
             video = single(MouthClip(source.video, silence)).video.to(device)
-        features = self.model.encode(video, audio, mask, (modality,))[modality]
+        heard_by = tuple(Modality) if word_times and modality is Modality.AUDIOVISUAL else (modality,)
+        streams = self.model.streams(video, audio, mask, heard_by)
+        features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
         (tokens,) = decode_batch(self.model, features, mask, modality, options, self.language_model)
         text = self.tokenizer.decode(tokens)
         if not text:
             return ()
         score = self._mean_log_prob(tokens, features, mask, modality)
-        return (Segment(0, 0.0, source.frames / FRAME_RATE, text, tuple(tokens), score),)
+        words = self._times_of_words(tokens, streams, mask) if word_times else ()
+        start, end = (words[0].start, words[-1].end) if words else (0.0, source.frames / FRAME_RATE)
+        return (Segment(0, start, end, text, tuple(tokens), score, words),)
 
-    def _mean_log_prob(
-        self, tokens: list[int], features: torch.Tensor, mask: torch.Tensor, modality: Modality
-    ) -> float:
+    def _times_of_words(self, tokens: list[int], streams: dict[Modality, Tensor], mask: Tensor) -> tuple[Word, ...]:
+        """When each word is said, in seconds."""
+        words = self.tokenizer.words(tokens)
+        (times,) = time_words(self.model, streams, mask, [words])
+        return tuple(
+            Word(self.tokenizer.decode(word), time.start / FRAME_RATE, time.end / FRAME_RATE, time.probability)
+            for word, time in zip(words, times, strict=True)
+        )
+
+    def _mean_log_prob(self, tokens: list[int], features: Tensor, mask: Tensor, modality: Modality) -> float:
         """Mean log-probability of `tokens` and the end of sentence under the decoder, whatever chose them."""
         sequence = torch.tensor([[self.model.sos, *tokens, self.model.eos]], device=features.device)
         states = self.model.decode(sequence[:, :-1], features, mask)

@@ -35,9 +35,19 @@ def transcribe(
         typer.Option(
             "--output_format",
             "-f",
-            help="txt, json, several as in txt,json, or all. Without --output_dir, files are written here.",
+            help="txt, vtt, srt, tsv, json, several as in txt,srt, or all. Without --output_dir, files go here.",
         ),
     ] = None,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word_timestamps", help="Find out when each word is said; json and subtitles tell.")
+    ] = False,
+    max_line_width: Annotated[
+        int | None, typer.Option("--max_line_width", min=1, help="Characters of a subtitle's line.")
+    ] = None,
+    max_line_count: Annotated[int | None, typer.Option("--max_line_count", min=1, help="Lines of a subtitle.")] = None,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight_words", help="Underline each word of a subtitle as it is said.")
+    ] = False,
     decode: options.DecodeOption = DEFAULT_DECODING.method,
     beam_size: options.BeamSizeOption = DEFAULT_DECODING.beam_size,
     ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
@@ -60,8 +70,10 @@ def transcribe(
     from seehear.errors import SeehearError
     from seehear.files import require_writable
     from seehear.recognizer import load
-    from seehear.transcript import output_names, write_transcript
+    from seehear.transcript import SubtitleOptions, output_names, write_transcript
 
+    cut = SubtitleOptions(max_line_width, max_line_count, highlight_words)
+    word_timestamps = word_timestamps or cut != SubtitleOptions()  # which need them
     language_weight = lm_weight if lm else 0.0
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
     if folder:
@@ -70,12 +82,12 @@ def transcribe(
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:
-            transcript = recognizer.transcribe(path, modality, decoding, detector=detector)
+            transcript = recognizer.transcribe(path, modality, decoding, detector=detector, word_times=word_timestamps)
             for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
                 typer.echo(f"{path}: {note}", err=True)
             typer.echo(f"{path}: {transcript.text}" if len(files) > 1 else transcript.text)
             if folder:
-                write_transcript(transcript, folder, name, formats)
+                write_transcript(transcript, folder, name, formats, cut)
         except (SeehearError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             failed = True
