@@ -99,6 +99,8 @@ def test_a_mistake_is_one_line(
         (["train", "usr2-demo", "-o", "CORPUS", "--corpus", "CORPUS"], "holds something else (clips)"),
         (["convert", "nothing.pth", "--units", "units.txt", "out"], "no unit list units.txt"),
         (["average", "nowhere", "out"], "'run'"),
+        (["lm", "latin.toml", "-m", "MODEL", "-o", "lm.json"], "latin.toml is not text in UTF-8"),
+        (["lm", "empty.txt", "-m", "MODEL", "-o", "lm.json"], "a language model needs text to learn from"),
         (["average", "CORPUS", "out"], "holds 0 checkpoints"),
         (["demo", "--out", "MODEL"], "holds something else (a model)"),
         (["demo", "--out", "CORPUS"], "holds something else (clips)"),
@@ -111,6 +113,7 @@ def test_a_mistake_in_training_is_one_line_and_writes_nothing(
     Path("start.toml").write_text(
         'extends = "supervised-demo"\nmodel.init = "runs/first"\ndata.labelled = ["test"]\ndata.valid = "test"\n'
     )
+    Path("empty.txt").write_text("\n")
     places = {"MODEL": model_folder, "CORPUS": random_corpus.root, "LATIN": "latin.toml", "START": "start.toml"}
     before = {path: sorted(path.rglob("*")) for path in (Path(), model_folder, random_corpus.root)}
     status, out, err = run(*(places.get(argument, argument) for argument in arguments))
@@ -136,9 +139,28 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
     ):
         assert line in out
     assert "memory of a process, about: " in out
+    assert "arithmetic of a step of a process, about: " in out
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert "4 processes" in run(*arguments, "--set", "run.batchnorm=synced")[1]
     assert list(Path().iterdir()) == []
+
+
+def test_a_language_model_is_learnt_and_asked(run: Run, model_folder: Path, random_corpus: Corpus) -> None:
+    Path("texts.txt").write_text("bin blue at f two now\n\nset red by a one soon\n")
+    status, out, err = run("lm", "texts.txt", "-m", model_folder, "-o", "lm.json", "--order", 3)
+    assert (status, err) == (0, "")
+    assert out.startswith("lm.json: 2 sentences, ")
+    decoding = ("--decode", "rescore", "--beam_size", 4, "--lm", "lm.json", "--lm_weight", 2, "--modality", "a")
+    status, out, err = run("evaluate", random_corpus.root, "-m", model_folder, *decoding, "-o", "with.jsonl")
+    assert (status, err) == (0, "")
+    assert "language model 2" in out
+    summary = json.loads(Path("with.summary.json").read_text())
+    assert summary["language_model"] == "lm.json"
+    assert summary["decoding"]["language_weight"] == 2
+    Path("lm.json").write_text("{}")
+    status, _, err = run("transcribe", random_corpus.root / "clips" / "x.mp4", "-m", model_folder, "--lm", "lm.json")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "lm.json is not a language model" in err
 
 
 def test_average_writes_the_mean_of_a_run(run: Run, random_corpus: Corpus) -> None:

@@ -14,12 +14,13 @@ from seehear.training.monitor import METRICS_FILE, read_metrics
 SMOOTHING = 20
 """Steps that a point of a loss curve averages."""
 LINES = {Modality.AUDIOVISUAL: "-", Modality.AUDIO: "--", Modality.VIDEO: ":"}
+KINDS = {"ctc": "-", "ctc-driven": "--", "autoregressive": ":"}
 
 Records = Sequence[Mapping[str, float]]
 
 
 def draw_curves(runs: Mapping[str, Sequence[Path]], picture: Path) -> None:
-    """Write `picture` (PNG) from the folders of `runs`, named: validation WER, losses, and how sure the teacher is.
+    """Write `picture` (PNG) from the folders of `runs`, named: WER on validation clips and of labels, and losses.
 
     Each name has a folder, or several of runs that went on from the model of the one before.
     """
@@ -35,17 +36,16 @@ def draw_curves(runs: Mapping[str, Sequence[Path]], picture: Path) -> None:
             _draw(labelled, records, f"{key}/ctc/labelled", label, style, smooth=True)
             _draw(decoder, records, f"{key}/attention/labelled", label, style, smooth=True)
             _draw(unlabelled, records, f"{key}/ctc/unlabelled", label, style, smooth=True)
-        for number, key in enumerate(("ctc_confidence", "ctc_kept", "attention_confidence", "attention_kept")):
-            style = {"color": f"C{colour + number // 2}", "linestyle": ("-", "--")[number % 2]}
-            words = key.replace("ctc", "CTC").replace("_", " ")
-            _draw(teacher, records, f"teacher/{key}", f"{name}, {words}", style, smooth=True, percent=True)
+        for key, line in KINDS.items():
+            style = {"color": f"C{colour}", "linestyle": line}
+            _draw(teacher, records, f"labels/{key}", f"{name}, {key}", style, percent=True)
     titles = {
         by_ctc: ("Word error rate on the validation clips, greedy CTC", "%"),
         by_attention: ("Word error rate on the validation clips, greedy attention", "%"),
         labelled: ("CTC loss on labelled clips", "nats per clip"),
         decoder: ("Attention loss on labelled clips", "nats per clip"),
         unlabelled: ("CTC loss on pseudo-labels", "nats per clip"),
-        teacher: ("The teacher: confidence, and share of its labels that is kept", "%"),
+        teacher: ("Word error rate of the teacher's labels of unlabelled clips", "%"),
     }
     for axes, (title, unit) in titles.items():
         axes.set(title=title, xlabel="step", ylabel=unit)
