@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors import safe_open
 
 from conftest import random_clip
 from media_files import make_media
@@ -161,6 +163,26 @@ def test_a_language_model_is_learnt_and_asked(run: Run, model_folder: Path, rand
     status, _, err = run("transcribe", random_corpus.root / "clips" / "x.mp4", "-m", model_folder, "--lm", "lm.json")
     assert (status, err.count("\n")) == (2, 1)
     assert "lm.json is not a language model" in err
+
+
+def test_extract_writes_features(run: Run, model_folder: Path, clip: Path) -> None:
+    model, _ = load_model(model_folder)
+    status, out, err = run("extract", clip, clip, "-m", model_folder, "-o", "npy", "--layer", 1, "--layer", 3)
+    assert (status, err) == (0, "")
+    names = {"clip.mp4", "clip.mp4-2"}
+    expected = {f"{name}{layer}.npy" for name in names for layer in ("", "-layer1", "-layer3")}
+    assert {path.name for path in Path("npy").iterdir()} == expected
+    output = np.load("npy/clip.mp4.npy")
+    assert f"AV, {len(output)} × {model.config.dim}" in out
+    last = model.encoder.norm(torch.from_numpy(np.load("npy/clip.mp4-layer3.npy")))
+    torch.testing.assert_close(last.detach(), torch.from_numpy(output))
+    assert run("extract", clip, "-m", model_folder, "-o", "st", "-f", "safetensors", "--modality", "a")[0] == 0
+    with safe_open(Path("st/clip.safetensors"), "np") as file:
+        assert file.metadata() == {"modality": "a", "frames_per_second": "25"}
+        assert file.get_tensor("output").shape == output.shape
+        assert not np.allclose(file.get_tensor("output"), output)
+    status, _, err = run("extract", clip, "-m", model_folder, "-o", "npy", "--layer", 4)
+    assert (status, err) == (1, "error: the encoder has the layers 1 to 3, and no layer 4\n")
 
 
 def test_average_writes_the_mean_of_a_run(run: Run, random_corpus: Corpus) -> None:

@@ -5,6 +5,7 @@ recording ─► which streams? ─┬─ lips:  face, mouth crop ─┬─► U
 """
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -52,6 +53,17 @@ class Source(NamedTuple):
     """(T, 96, 96) mouth."""
     audio: NDArray[np.float32] | None
     """(640·T,) sound."""
+
+
+class Features(NamedTuple):
+    """What the encoder makes of a recording: T vectors, 25 a second; the first is that of the first 40 ms."""
+
+    modality: Modality
+    output: NDArray[np.float32]
+    """(T, D) of the whole encoder, normalised: what the heads and the decoder read."""
+    layers: Mapping[int, NDArray[np.float32]]
+    """(T, D) of single blocks."""
+    warnings: tuple[str, ...]
 
 
 class Recognizer:
@@ -114,6 +126,41 @@ class Recognizer:
             warnings=tuple(warning.removeprefix(f"{path}: ") for warning in warnings),
         )
 
+    @torch.no_grad()
+    def extract(
+        self,
+        media: str | Path,
+        modality: Modality | Literal["auto", "a", "v", "av"] = "auto",
+        layers: Sequence[int] = (),
+        *,
+        detector: FaceDetector | DetectorName = "auto",
+    ) -> Features:
+        """The encoder's features of the file `media`, for other tasks.
+
+        `layers` are blocks of the encoder whose outputs are wanted as well, 1 for the first; the other arguments and
+        the errors are those of `transcribe`, and `ModelError` for a block that there is not.
+        """
+        count = len(self.model.encoder.layers)
+        for layer in layers:
+            if not 1 <= layer <= count:
+                raise ModelError(f"the encoder has the layers 1 to {count}, and no layer {layer}")
+        warnings: list[str] = []
+        source = self._read(Path(media), None if modality == "auto" else Modality(modality), detector, warnings)
+        streams, mask = self._streams(source, (source.modality,))
+        kept: dict[int, Tensor] = {}
+
+        def keep(layer: int) -> Callable[[object, object, Tensor], None]:
+            return lambda _, __, output: kept.update({layer: output[0]})
+
+        hooks = [self.model.encoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
+        try:
+            output = self.model.contextualise(streams, mask)[source.modality][0]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        by_layer = {layer: kept[layer].float().cpu().numpy() for layer in layers}
+        return Features(source.modality, output.float().cpu().numpy(), by_layer, tuple(warnings))
+
     @cached_property
     def _mediapipe(self) -> MediaPipeDetector:
         from seehear.data.face_model import face_model
@@ -171,15 +218,9 @@ class Recognizer:
     @torch.no_grad()
     def _recognise(self, source: Source, options: DecodingOptions, word_times: bool) -> tuple[Segment, ...]:
         """Encode and decode in one piece; no segment if nothing is said."""
-        modality, device = source.modality, next(self.model.parameters()).device
-        mask = torch.ones(1, source.frames, dtype=torch.bool, device=device)
-        audio = torch.from_numpy(source.audio)[None].to(device) if source.audio is not None else None
-        video = None
-        if source.video is not None:
-            silence = np.zeros(source.frames * SAMPLES_PER_FRAME, np.float32)
-            video = single(MouthClip(source.video, silence)).video.to(device)
+        modality = source.modality
         heard_by = tuple(Modality) if word_times and modality is Modality.AUDIOVISUAL else (modality,)
-        streams = self.model.streams(video, audio, mask, heard_by)
+        streams, mask = self._streams(source, heard_by)
         features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
         (tokens,) = decode_batch(self.model, features, mask, modality, options, self.language_model)
         text = self.tokenizer.decode(tokens)
@@ -190,9 +231,20 @@ class Recognizer:
         start, end = (words[0].start, words[-1].end) if words else (0.0, source.frames / FRAME_RATE)
         return (Segment(0, start, end, text, tuple(tokens), score, words),)
 
+    def _streams(self, source: Source, modalities: tuple[Modality, ...]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """What enters the encoder, (1, T, D) by modality, and its mask."""
+        device = next(self.model.parameters()).device
+        mask = torch.ones(1, source.frames, dtype=torch.bool, device=device)
+        audio = torch.from_numpy(source.audio)[None].to(device) if source.audio is not None else None
+        video = None
+        if source.video is not None:
+            silence = np.zeros(source.frames * SAMPLES_PER_FRAME, np.float32)
+            video = single(MouthClip(source.video, silence)).video.to(device)
+        return self.model.streams(video, audio, mask, modalities), mask
+
     def _times_of_words(self, tokens: list[int], streams: dict[Modality, Tensor], mask: Tensor) -> tuple[Word, ...]:
         """When each word is said, in seconds."""
-        words = self.tokenizer.words(tokens)
+        words = [word for word in self.tokenizer.words(tokens) if self.tokenizer.decode(word)]
         (times,) = time_words(self.model, streams, mask, [words])
         return tuple(
             Word(self.tokenizer.decode(word), time.start / FRAME_RATE, time.end / FRAME_RATE, time.probability)

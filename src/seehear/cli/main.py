@@ -11,7 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from seehear import __version__
-from seehear.cli import average, convert, corpus, demo, evaluate, lm, prepare, sizes, synthesize, train, transcribe
+from seehear.cli import (
+    average,
+    convert,
+    corpus,
+    demo,
+    evaluate,
+    extract,
+    lm,
+    prepare,
+    sizes,
+    synthesize,
+    train,
+    transcribe,
+)
 from seehear.errors import PreemptionError, SeehearError
 
 REQUEUE = 75
@@ -30,6 +43,7 @@ app.command("convert")(convert.convert)
 app.add_typer(corpus.app, name="corpus")
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
+app.command("extract")(extract.extract)
 app.command("lm")(lm.lm)
 app.command("prepare")(prepare.prepare)
 app.command("sizes")(sizes.sizes)

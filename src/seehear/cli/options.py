@@ -1,7 +1,7 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,6 +35,14 @@ MaxLengthRatioOption = Annotated[
 ]
 
 
+DetectorOption = Annotated[
+    Literal["auto", "mediapipe", "cropped"],
+    typer.Option(help="How the mouth is found; cropped: the video shows nothing else. auto: by the picture's size."),
+]
+FaceModelOption = Annotated[
+    Path | None,
+    typer.Option("--face_model", help="MediaPipe's face_landmarker.task; without it, it is downloaded once."),
+]
 LanguageModelOption = Annotated[
     Path | None, typer.Option("--lm", help="A language model that `seehear lm` made, for beam and rescore.")
 ]

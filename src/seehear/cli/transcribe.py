@@ -17,16 +17,8 @@ def transcribe(
         Literal["auto", "a", "v", "av"],
         typer.Option(help="Sound, lips, both, or what the file has."),
     ] = "auto",
-    detector: Annotated[
-        Literal["auto", "mediapipe", "cropped"],
-        typer.Option(
-            help="How the mouth is found; cropped: the video shows nothing else. auto: by the picture's size."
-        ),
-    ] = "auto",
-    face_model: Annotated[
-        Path | None,
-        typer.Option("--face_model", help="MediaPipe's face_landmarker.task; without it, it is downloaded once."),
-    ] = None,
+    detector: options.DetectorOption = "auto",
+    face_model: options.FaceModelOption = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output_dir", "-o", help="Folder to write transcripts to as files.")
     ] = None,

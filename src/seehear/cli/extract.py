@@ -1,0 +1,67 @@
+"""`seehear extract`: what the encoder makes of recordings, for other tasks."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from seehear.cli import options
+
+
+def extract(
+    files: Annotated[list[Path], typer.Argument(help="Video or sound, anything that FFmpeg reads.")],
+    model: options.ModelOption,
+    output_dir: Annotated[Path, typer.Option("--output_dir", "-o", help="Folder to write to.")],
+    modality: Annotated[
+        Literal["auto", "a", "v", "av"], typer.Option(help="Sound, lips, both, or what the file has.")
+    ] = "auto",
+    layer: Annotated[
+        list[int], typer.Option(help="A block of the encoder, 1 for the first, beside its output; repeat for more.")
+    ] = [],  # noqa: B006  # how Typer wants it
+    output_format: Annotated[
+        Literal["npy", "safetensors"], typer.Option("--output_format", "-f", help="Of the files.")
+    ] = "npy",
+    detector: options.DetectorOption = "auto",
+    face_model: options.FaceModelOption = None,
+    device: options.DeviceOption = "cpu",
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Write the encoder's features of FILES: float32, (frames, width), 25 frames a second from the start of the file.
+
+    npy: NAME.npy, and NAME-layerN.npy for single layers. safetensors: NAME.safetensors with `output` and `layerN`, and
+    modality and frame rate in its header.
+    """
+    options.use_threads(threads)
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from seehear.errors import SeehearError
+    from seehear.files import require_writable
+    from seehear.modality import FRAME_RATE
+    from seehear.recognizer import load
+    from seehear.transcript import output_names
+
+    require_writable(output_dir)
+    recognizer = load(model, device, face_model=face_model)
+    failed = False
+    for path, name in zip(files, output_names(files), strict=True):
+        try:
+            features = recognizer.extract(path, modality, layer, detector=detector)
+        except (SeehearError, OSError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            failed = True
+            continue
+        for warning in features.warnings:
+            typer.echo(f"{path}: {warning.removeprefix(f'{path}: ')}", err=True)
+        if output_format == "safetensors":
+            header = {"modality": features.modality.value, "frames_per_second": str(FRAME_RATE)}
+            tensors = {"output": features.output} | {f"layer{n}": x for n, x in features.layers.items()}
+            save_file(tensors, output_dir / f"{name}.safetensors", header)
+        else:
+            np.save(output_dir / f"{name}.npy", features.output)
+            for number, values in features.layers.items():
+                np.save(output_dir / f"{name}-layer{number}.npy", values)
+        typer.echo(f"{path}: {features.modality.value.upper()}, {len(features.output)} × {features.output.shape[1]}")
+    if failed:
+        raise typer.Exit(1)
