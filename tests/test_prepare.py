@@ -262,11 +262,13 @@ def test_two_runs_do_not_share_a_folder(many_videos: Path, tmp_path: Path, prepa
     run = start(many_videos, out)
     try:
         wait_until(lambda: finished(out) >= 1)
+        run.send_signal(signal.SIGSTOP)  # or it may be done before the second one has started
         second = prepare(many_videos, out, "--cropped")
         assert second.returncode == 2
         assert second.stderr == f"error: another `seehear prepare` is at work in {out}\n"
     finally:
         run.send_signal(signal.SIGINT)
+        run.send_signal(signal.SIGCONT)
     assert run.wait() == 130
     assert finished(out) >= 1, "what was done is kept"
 
