@@ -1,11 +1,12 @@
 """How fast features become tokens, against the search as one would write it first.
 
     python benchmarks/decoding.py search [--size base --frames 150 --tokens 30 --beams 1 5 10 20 40]
+    python benchmarks/decoding.py encode [--size base --frames 150 --clips 1 8]
     python benchmarks/decoding.py throughput [--size base --frames 75 150 300 600 --clips 1 8 32 --beams 1 10 40]
 
 `search` compares, on the same features, the plain search (`seehear.decoding.plain_search`: the decoder sees the whole
 prefix for each token, CTC's variables one hypothesis at a time) with ours, in float32 and bfloat16, in turns; medians
-and ratios of medians; the hypotheses in float32 must be the same. `throughput` gives hours decoded in an hour.
+and ratios of medians; the hypotheses in float32 must be the same. `encode` compares the encoder with its frontends in float32 and bfloat16. `throughput` gives hours decoded in an hour.
 
 Weights are random, so what ends a sentence is switched off and every search takes as many tokens as it is told.
 """
@@ -22,7 +23,7 @@ from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.options import DecodingOptions
 from seehear.decoding.plain_search import plain_search
-from seehear.modality import FRAME_RATE, Modality
+from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from training_step import in_turns, never_ends
 
@@ -33,8 +34,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    search, throughput = commands.add_parser("search"), commands.add_parser("throughput")
-    for command in (search, throughput):
+    search, encode, throughput = (commands.add_parser(name) for name in ("search", "encode", "throughput"))
+    for command in (search, encode, throughput):
         command.add_argument("--size", default="base")
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -44,6 +45,9 @@ def main() -> None:
     search.add_argument("--tokens", type=int, default=30)
     search.add_argument("--beams", type=int, nargs="+", default=[1, 5, 10, 20, 40])
     search.set_defaults(run=compare_searches)
+    encode.add_argument("--frames", type=int, default=150)
+    encode.add_argument("--clips", type=int, nargs="+", default=[1, 8])
+    encode.set_defaults(run=compare_encoding)
     throughput.add_argument("--frames", type=int, nargs="+", default=[75, 150, 300, 600])
     throughput.add_argument("--clips", type=int, nargs="+", default=[1, 8, 32])
     throughput.add_argument("--beams", type=int, nargs="+", default=[1, 10, 40])
@@ -102,6 +106,22 @@ def half(search: partial[object], device: str) -> object:
     """The search in bfloat16."""
     with torch.autocast(device, torch.bfloat16):
         return search()
+
+
+@torch.no_grad()
+def compare_encoding(options: argparse.Namespace) -> None:
+    """A line for each number of clips."""
+    model = build(options)
+    print("| clips × frames, AV | float32, s | bf16 | faster by |\n| --- | --- | --- | --- |")
+    for count in options.clips:
+        _, mask = clips_of(count, options.frames, model, options.device)
+        video = torch.randn(count, options.frames, INPUT_SIZE, INPUT_SIZE, device=options.device)
+        audio = torch.randn(count, options.frames * SAMPLES_PER_FRAME, device=options.device)
+        exact = partial(model.encode, video, audio, mask, [AV])
+        runs = {"float32": exact, "bf16": partial(half, exact, options.device)}
+        s = in_turns(runs, options.repeats, options.device)
+        ratio = s["float32"] / s["bf16"]
+        print(f"| {count} × {options.frames} | {s['float32']:.2f} | {s['bf16']:.2f} | {ratio:.1f} |", flush=True)
 
 
 @torch.no_grad()

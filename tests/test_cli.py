@@ -153,11 +153,13 @@ def test_a_language_model_is_learnt_and_asked(run: Run, model_folder: Path, rand
     assert (status, err) == (0, "")
     assert out.startswith("lm.json: 2 sentences, ")
     decoding = ("--decode", "rescore", "--beam_size", 4, "--lm", "lm.json", "--lm_weight", 2, "--modality", "a")
-    status, out, err = run("evaluate", random_corpus.root, "-m", model_folder, *decoding, "-o", "with.jsonl")
+    status, out, err = run(
+        "evaluate", random_corpus.root, "-m", model_folder, *decoding, "-o", "with.jsonl", "--dtype", "bf16"
+    )
     assert (status, err) == (0, "")
     assert "language model 2" in out
     summary = json.loads(Path("with.summary.json").read_text())
-    assert summary["language_model"] == "lm.json"
+    assert (summary["language_model"], summary["dtype"]) == ("lm.json", "bf16")
     assert summary["decoding"]["language_weight"] == 2
     Path("lm.json").write_text("{}")
     status, _, err = run("transcribe", random_corpus.root / "clips" / "x.mp4", "-m", model_folder, "--lm", "lm.json")

@@ -21,7 +21,7 @@ from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.evaluate import evaluate
 from seehear.modality import Modality
-from seehear.recognizer import MAX_SECONDS, Recognizer
+from seehear.recognizer import MAX_SECONDS, Recognizer, load
 
 CTC = DecodingOptions(method=DecodingMethod.CTC)
 METHODS = [
@@ -82,6 +82,15 @@ def test_a_file_gives_what_its_clip_gives_in_evaluation(
         assert transcript.modality is modality
         assert transcript.duration == utterance.frames / 25
     assert any(record.hypothesis for record in report.records)
+
+
+def test_bf16_computes_nearly_the_same(model_folder: Path, recordings: dict[str, Path]) -> None:
+    exact, fast = (load(model_folder, dtype=dtype) for dtype in ("float32", "bf16"))
+    one, other = (recognizer.extract(recordings["crop"], "av").output for recognizer in (exact, fast))
+    assert other.dtype == np.float32
+    assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max()
+    scores = [r.transcribe(recordings["crop"], "av", CTC).segments[0].avg_logprob for r in (exact, fast)]
+    assert scores[0] == pytest.approx(scores[1], rel=0.1)
 
 
 @pytest.mark.parametrize("modality", list(Modality))

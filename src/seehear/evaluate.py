@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from seehear.data.batch import Batch, evaluation_batches
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
-from seehear.decoding.decode import decode_batch
+from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.language_model import LanguageModel
-from seehear.decoding.options import DecodingOptions
+from seehear.decoding.options import DecodingOptions, DType
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
 from seehear.metrics import (
@@ -176,6 +176,7 @@ def evaluate(
     max_frames: int = 2400,
     condition: Condition = CLEAN,
     language_model: LanguageModel | None = None,
+    dtype: DType = "float32",
     on_batch: Callable[[int], None] | None = None,
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
@@ -191,10 +192,14 @@ def evaluate(
     records: dict[tuple[Modality, str], Record] = {}
     for clean in evaluation_batches(corpus, utterances, max_frames):
         batch = condition.apply(clean).to(device)
-        encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
-        for modality, features in encoded.items():
-            decoded = decode_batch(model, features, batch.mask, modality, options, language_model)
-            for id, text, tokens in zip(batch.ids, batch.texts, decoded, strict=True):
+        with precision(device, dtype):
+            encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
+            decoded = {
+                modality: decode_batch(model, features, batch.mask, modality, options, language_model)
+                for modality, features in encoded.items()
+            }
+        for modality, rows in decoded.items():
+            for id, text, tokens in zip(batch.ids, batch.texts, rows, strict=True):
                 assert text is not None
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)
         if on_batch:

@@ -20,10 +20,10 @@ from seehear.data.batch import single
 from seehear.data.clipfile import MouthClip
 from seehear.data.faces import FaceDetector, MediaPipeDetector
 from seehear.data.media import MediaInfo, probe, read_audio
-from seehear.decoding.decode import decode_batch
+from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
-from seehear.decoding.options import DecodingOptions
+from seehear.decoding.options import DecodingOptions, DType
 from seehear.decoding.word_times import time_words
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
@@ -75,15 +75,18 @@ class Recognizer:
         tokenizer: Tokenizer,
         face_model: Path | None = None,
         language_model: LanguageModel | None = None,
+        dtype: DType = "float32",
     ) -> None:
         """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
 
         A `language_model` is asked by decoding that scores, with the options' `language_weight`.
+        `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
         """
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
         self.language_model = language_model
+        self.dtype: DType = dtype
 
     def transcribe(
         self,
@@ -146,7 +149,8 @@ class Recognizer:
                 raise ModelError(f"the encoder has the layers 1 to {count}, and no layer {layer}")
         warnings: list[str] = []
         source = self._read(Path(media), None if modality == "auto" else Modality(modality), detector, warnings)
-        streams, mask = self._streams(source, (source.modality,))
+        with self._precision():
+            streams, mask = self._streams(source, (source.modality,))
         kept: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Callable[[object, object, Tensor], None]:
@@ -154,7 +158,8 @@ class Recognizer:
 
         hooks = [self.model.encoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
         try:
-            output = self.model.contextualise(streams, mask)[source.modality][0]
+            with self._precision():
+                output = self.model.contextualise(streams, mask)[source.modality][0]
         finally:
             for hook in hooks:
                 hook.remove()
@@ -220,16 +225,20 @@ class Recognizer:
         """Encode and decode in one piece; no segment if nothing is said."""
         modality = source.modality
         heard_by = tuple(Modality) if word_times and modality is Modality.AUDIOVISUAL else (modality,)
-        streams, mask = self._streams(source, heard_by)
-        features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
-        (tokens,) = decode_batch(self.model, features, mask, modality, options, self.language_model)
-        text = self.tokenizer.decode(tokens)
-        if not text:
-            return ()
-        score = self._mean_log_prob(tokens, features, mask, modality)
+        with self._precision():
+            streams, mask = self._streams(source, heard_by)
+            features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
+            (tokens,) = decode_batch(self.model, features, mask, modality, options, self.language_model)
+            text = self.tokenizer.decode(tokens)
+            if not text:
+                return ()
+            score = self._mean_log_prob(tokens, features, mask, modality)
         words = self._times_of_words(tokens, streams, mask) if word_times else ()
         start, end = (words[0].start, words[-1].end) if words else (0.0, source.frames / FRAME_RATE)
         return (Segment(0, start, end, text, tuple(tokens), score, words),)
+
+    def _precision(self) -> torch.autocast:
+        return precision(next(self.model.parameters()).device, self.dtype)
 
     def _streams(self, source: Source, modalities: tuple[Modality, ...]) -> tuple[dict[Modality, Tensor], Tensor]:
         """What enters the encoder, (1, T, D) by modality, and its mask."""
@@ -260,7 +269,12 @@ class Recognizer:
 
 
 def load(
-    model: str | Path, device: str = "cpu", *, face_model: Path | None = None, language_model: Path | None = None
+    model: str | Path,
+    device: str = "cpu",
+    *,
+    face_model: Path | None = None,
+    language_model: Path | None = None,
+    dtype: DType = "float32",
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
@@ -268,7 +282,7 @@ def load(
     """
     network, tokenizer = load_model(find_model_folder(model), device)
     asked = NGram.load(language_model, tokenizer.vocab_size) if language_model else None
-    return Recognizer(network, tokenizer, face_model, asked)
+    return Recognizer(network, tokenizer, face_model, asked, dtype)
 
 
 def find_model_folder(model: str | Path) -> Path:

@@ -7,7 +7,7 @@ import typer
 
 from seehear.cli import options
 from seehear.cli.options import DEFAULT_DECODING
-from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ def evaluate(  # long because its options are
         Path | None, typer.Option(help="Results of another model on the same utterances, to test the difference.")
     ] = None,
     device: options.DeviceOption = "cpu",
+    dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
 ) -> None:
     """Word and character error rates, with substitutions, deletions, insertions and 95 % intervals.
@@ -76,12 +77,16 @@ def evaluate(  # long because its options are
     utterances = loaded.split(split)
     folder = find_model_folder(model)
     home = folder / "evaluation" if Path(model).is_dir() else Path()
-    path = output or home / f"{file_name(loaded.root.resolve().name, split, modality, decoding, condition)}.jsonl"
+    path = (
+        output or home / f"{file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype)}.jsonl"
+    )
     require_writable(path.parent)
     network, tokenizer = load_model(folder, device)
     language_model = NGram.load(lm, tokenizer.vocab_size) if lm else None
-    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model)
-    about = {"model": model, "corpus": str(corpus), "split": split} | ({"language_model": str(lm)} if lm else {})
+    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype)
+    about = {"model": model, "corpus": str(corpus), "split": split, "dtype": dtype} | (
+        {"language_model": str(lm)} if lm else {}
+    )
     write_report(report, path, about)
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
@@ -101,6 +106,7 @@ def measure(
     decoding: DecodingOptions,
     condition: "Condition",
     language_model: "LanguageModel | None",
+    dtype: DType,
 ) -> "Report":
     """Evaluate, with a progress bar on standard error."""
     from rich.console import Console
@@ -120,6 +126,7 @@ def measure(
             decoding,
             condition=condition,
             language_model=language_model,
+            dtype=dtype,
             on_batch=lambda clips: progress.advance(task, clips),
         )
 
@@ -142,13 +149,17 @@ def read_condition(noise: Path | None, snr: float | None, blank_video: bool) -> 
     return Condition(Noise(noise.name, samples, snr), blank_video)
 
 
-def file_name(corpus: str, split: str, modality: str, decoding: DecodingOptions, condition: "Condition") -> str:
+def file_name(
+    corpus: str, split: str, modality: str, decoding: DecodingOptions, condition: "Condition", dtype: DType
+) -> str:
     """A name that tells results of other options and under other conditions apart."""
     parts = [corpus, split, decoding.method.value, *unusual(decoding)]
     if modality != "a,v,av":
         parts.append(modality.replace(",", "-"))
     if str(condition) != "clean":
         parts.append(str(condition).replace(", ", "-").replace(" ", "-"))
+    if dtype != "float32":
+        parts.append(dtype)
     return "-".join(parts)
 
 

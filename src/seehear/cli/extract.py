@@ -24,6 +24,7 @@ def extract(
     detector: options.DetectorOption = "auto",
     face_model: options.FaceModelOption = None,
     device: options.DeviceOption = "cpu",
+    dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
 ) -> None:
     """Write the encoder's features of FILES: float32, (frames, width), 25 frames a second from the start of the file.
@@ -43,7 +44,7 @@ def extract(
     from seehear.transcript import output_names
 
     require_writable(output_dir)
-    recognizer = load(model, device, face_model=face_model)
+    recognizer = load(model, device, face_model=face_model, dtype=dtype)
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:

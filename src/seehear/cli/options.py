@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.errors import ConfigError
 from seehear.modality import Modality
 from seehear.transcript import WRITERS
@@ -16,6 +16,9 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A model folder, or ORGANISATION/NAME of one on the Hugging Face hub.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+DTypeOption = Annotated[
+    DType, typer.Option("--dtype", help="Numbers to compute with; bf16 is fast on GPUs, and on CPUs that know it.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads for the arithmetic.")]
 DecodeOption = Annotated[
     DecodingMethod,

@@ -48,6 +48,7 @@ def transcribe(
     lm: options.LanguageModelOption = None,
     lm_weight: options.LanguageWeightOption = options.DEFAULT_LANGUAGE_WEIGHT,
     device: options.DeviceOption = "cpu",
+    dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
 ) -> None:
     """Print what is said in FILES.
@@ -70,7 +71,7 @@ def transcribe(
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
     if folder:
         require_writable(folder)
-    recognizer = load(model, device, face_model=face_model, language_model=lm)
+    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype)
     failed = False
     for path, name in zip(files, output_names(files), strict=True):
         try:

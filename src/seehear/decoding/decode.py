@@ -9,10 +9,15 @@ from seehear.decoding.beam_search import beam_search
 from seehear.decoding.ctc import BLANK, ctc_beam, ctc_greedy
 from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.language_model import LanguageModel
-from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.rescore import ctc_driven, rescore
 from seehear.modality import Modality
 from seehear.model.usr import USR
+
+
+def precision(device: torch.device, dtype: DType) -> torch.autocast:
+    """A context in which models compute with numbers of `dtype`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
 def decode_batch(

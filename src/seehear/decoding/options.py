@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+DType = Literal["float32", "bf16"]
+"""The numbers that a model computes with; weights stay float32, as do sums and probabilities."""
 
 
 class DecodingMethod(StrEnum):
