@@ -6,7 +6,8 @@
 
 `search` compares, on the same features, the plain search (`seehear.decoding.plain_search`: the decoder sees the whole
 prefix for each token, CTC's variables one hypothesis at a time) with ours, in float32 and bfloat16, in turns; medians
-and ratios of medians; the hypotheses in float32 must be the same. `encode` compares the encoder with its frontends in float32 and bfloat16. `throughput` gives hours decoded in an hour.
+and ratios of medians; the hypotheses in float32 must be the same. `encode` compares the encoder with its frontends in
+float32 and bfloat16. `throughput` gives hours decoded in an hour.
 
 Weights are random, so what ends a sentence is switched off and every search takes as many tokens as it is told.
 """

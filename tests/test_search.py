@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from seehear.config import SIZES
 from seehear.decoding.beam_search import beam_search
 from seehear.decoding.ctc import BLANK, ctc_beam, ctc_greedy
+from seehear.decoding.decode import decode_batch
 from seehear.decoding.ngram import NGram
-from seehear.decoding.options import DecodingOptions
+from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.decoding.rescore import ctc_driven, rescore
 from seehear.errors import ModelError
 from seehear.modality import Modality
@@ -163,3 +164,10 @@ def test_a_language_model_adds_its_share(model: USR, search: str) -> None:
                 assert hypothesis.language_score == pytest.approx(
                     probability_of(learnt, list(hypothesis.tokens)), abs=1e-4
                 )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", list(DecodingMethod))
+def test_nobody_says_nothing(model: USR, method: DecodingMethod) -> None:
+    features, mask = clips(3)
+    assert decode_batch(model, features[:0], mask[:0], AV, DecodingOptions(method=method)) == []

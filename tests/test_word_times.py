@@ -66,6 +66,7 @@ def test_a_real_model_gives_words_in_order_and_its_weights_no_gradient() -> None
     assert all(time.start < time.end for times in found for time in times)
     assert found[1][0].end <= 9
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert time_words(model, streams, mask, [[], []]) == [[], []]
     together = [time.probability for times in found for time in times]
     alone = time_words(model, {A: streams[A][1:, :9]}, mask[1:, :9], [[[5]]])
     assert together[-1] == pytest.approx(alone[0][0].probability, rel=1e-4)

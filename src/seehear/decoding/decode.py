@@ -29,6 +29,8 @@ def decode_batch(
     language_model: LanguageModel | None = None,
 ) -> list[list[int]]:
     """Token ids without specials of each clip, from features (B, T, D) with mask (B, T)."""
+    if not len(features):
+        return []
     specials = (BLANK, model.eos)
     decoded = _decode(model, features, mask, modality, options, language_model)
     return [[token for token in tokens if token not in specials] for tokens in decoded]

@@ -41,6 +41,8 @@ def time_words(
     model: USR, streams: Mapping[Modality, Tensor], mask: Tensor, words: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[WordTime]]:
     """The times of the `words`, lists of tokens, of B clips, of which `streams` (B, T, D) enter the encoder."""
+    if not any(words):
+        return [[] for _ in words]
     with torch.no_grad():
         log_probs = _decoder_log_probs(model, streams, mask, words)
     probability = torch.stack(list(log_probs.values())).mean(0).tolist()
