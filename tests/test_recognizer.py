@@ -210,6 +210,7 @@ def test_scores_are_mean_log_probabilities(recognizer: Recognizer, recordings: d
     for transcript in (greedy, other):
         (segment,) = transcript.segments
         assert segment.avg_logprob < 0
+        assert 0 <= segment.no_speech_prob < 1
         assert recognizer.tokenizer.decode(segment.tokens) == segment.text == transcript.text
     assert greedy.segments[0].avg_logprob > other.segments[0].avg_logprob
 

@@ -44,6 +44,7 @@ def test_json_has_the_keys_of_whisper() -> None:
         "text": "bin blue",
         "tokens": [3, 4],
         "avg_logprob": -0.25,
+        "no_speech_prob": 0.0,
         "words": [],
     }
     assert (values["modality"], values["reason"], values["warnings"]) == ("av", "the file has both", ["a hole"])
@@ -73,7 +74,7 @@ def test_tsv_is_in_whole_milliseconds_and_one_line_a_segment() -> None:
 def spoken(text: str, starts: list[float], seconds: float = 0.5) -> Transcript:
     """A segment of words that last so many seconds."""
     words = tuple(Word(w, start, start + seconds, 0.9) for w, start in zip(text.split(), starts, strict=True))
-    segment = Segment(0, words[0].start, words[-1].end, text, (), 0.0, words)
+    segment = Segment(0, words[0].start, words[-1].end, text, (), 0.0, 0.0, words)
     return Transcript("x", 4000.0, Modality.AUDIO, "", (segment,))
 
 

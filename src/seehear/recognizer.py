@@ -20,6 +20,7 @@ from seehear.data.batch import single
 from seehear.data.clipfile import MouthClip
 from seehear.data.faces import FaceDetector, MediaPipeDetector
 from seehear.data.media import MediaInfo, probe, read_audio
+from seehear.decoding.ctc import BLANK
 from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
@@ -233,9 +234,10 @@ class Recognizer:
             if not text:
                 return ()
             score = self._mean_log_prob(tokens, features, mask, modality)
+            blanks = self.model.ctc_logits(features, modality).float().log_softmax(-1)[..., BLANK]
         words = self._times_of_words(tokens, streams, mask) if word_times else ()
         start, end = (words[0].start, words[-1].end) if words else (0.0, source.frames / FRAME_RATE)
-        return (Segment(0, start, end, text, tuple(tokens), score, words),)
+        return (Segment(0, start, end, text, tuple(tokens), score, float(blanks.sum().exp()), words),)
 
     def _precision(self) -> torch.autocast:
         return precision(next(self.model.parameters()).device, self.dtype)

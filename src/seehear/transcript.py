@@ -36,6 +36,8 @@ class Segment:
     """Ids in the model's vocabulary, without specials."""
     avg_logprob: float
     """Mean log-probability of the tokens and the end of sentence under the model's decoder."""
+    no_speech_prob: float = 0.0
+    """The probability of the model's CTC head that nothing is said."""
     words: tuple[Word, ...] = ()
     """Empty where nobody asked for them."""
 
