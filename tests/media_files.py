@@ -29,10 +29,12 @@ def make_media(
     audio_end: float | None = None,
     holes: tuple[tuple[float, float], ...] = (),
     nominal_fps: int = 25,
+    stripe: bool = False,
 ) -> Path:
     """Write a file with frames shown at `times` (or `fps` a second) and sound from `audio_start` to `audio_end`.
 
-    `holes` are stretches that neither stream covers; `nominal_fps` is what the header claims.
+    `holes` are stretches that neither stream covers; `nominal_fps` is what the header claims. With a
+    `stripe` a frame is not of one grey.
     """
     if times is None:
         times = np.arange(round(duration * fps)) / fps
@@ -48,6 +50,8 @@ def make_media(
             for time in times:
                 grey = 235 if FLASH_START - 1e-6 <= time < FLASH_END - 1e-6 else 20
                 picture = np.full((size[1], size[0], 3), grey, np.uint8)
+                if stripe:
+                    picture[:, : size[0] // 8] = 255 - grey
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
                 frame.pts, frame.time_base = round(time * 90_000), clock
                 container.mux(video.encode(frame))

@@ -227,6 +227,9 @@ def test_ready_crops(tmp_path: Path) -> None:
 def test_ready_crops_are_square(tmp_path: Path) -> None:
     with pytest.raises(FaceError, match="must be square, not 120×96"):
         read_cropped(write_video(tmp_path / "wide.mp4", [np.zeros((96, 120, 3), np.uint8)]))
+    for name, grey in (("black.mp4", 0), ("grey.mp4", 120)):
+        with pytest.raises(FaceError, match="shows nothing"):
+            read_cropped(write_video(tmp_path / name, [np.full((96, 96, 3), grey, np.uint8)] * 8))
 
 
 def test_an_unreadable_video_is_a_media_error(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_clip(folder / "clip" / "silent.mp4", MouthClip(crop.video, np.zeros_like(crop.audio)))
     return {
         "crop": folder / "clip" / "crop.mp4",
-        "mute crop": make_media(folder / "mute.mp4", size=(96, 96), audio_codec=None),
+        "mute crop": make_media(folder / "mute.mp4", size=(96, 96), audio_codec=None, stripe=True),
         "scene": make_media(folder / "scene.mp4", audio_codec="aac"),
         "mute scene": make_media(folder / "mute-scene.mp4", audio_codec=None),
         "sound": make_media(folder / "sound.wav", video_codec=None),
@@ -91,6 +91,16 @@ def test_bf16_computes_nearly_the_same(model_folder: Path, recordings: dict[str,
     assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max()
     scores = [r.transcribe(recordings["crop"], "av", CTC).segments[0].avg_logprob for r in (exact, fast)]
     assert scores[0] == pytest.approx(scores[1], rel=0.1)
+
+
+def test_a_black_picture_leaves_the_sound_alone(recognizer: Recognizer, tmp_path: Path) -> None:
+    audio = random_clip(20, seed=0).audio
+    write_clip(tmp_path / "black.mp4", MouthClip(np.zeros((20, 96, 96), np.uint8), audio))
+    transcript = recognizer.transcribe(tmp_path / "black.mp4", options=CTC)
+    assert transcript.modality is Modality.AUDIO
+    assert "shows nothing" in transcript.reason
+    with pytest.raises(FaceError, match="shows nothing"):
+        recognizer.transcribe(tmp_path / "black.mp4", "v", CTC)
 
 
 @pytest.mark.parametrize("modality", list(Modality))
@@ -198,7 +208,7 @@ def test_a_long_recording_is_refused_with_the_limit(recognizer: Recognizer, tmp_
 
 
 def test_warnings_reach_the_transcript_without_the_path(recognizer: Recognizer, tmp_path: Path) -> None:
-    path = make_media(tmp_path / "hole.mkv", size=(96, 96), holes=((0.4, 1.3),))
+    path = make_media(tmp_path / "hole.mkv", size=(96, 96), holes=((0.4, 1.3),), stripe=True)
     for modality in Modality:
         transcript = recognizer.transcribe(path, modality, CTC)
         assert any(warning.startswith("a hole of") for warning in transcript.warnings)

@@ -52,6 +52,8 @@ MAX_GAP = 25
 TYPICAL_ERROR = 3.0
 """Pixels in the mean face's frame beyond which a stable point counts less in the alignment."""
 
+FLAT = 2.0
+"""Standard deviation of grey, of 256 levels, below which a frame shows nothing."""
 LARGEST_ENLARGEMENT = 2.0
 """Faces that must be enlarged more than this are warned of."""
 LARGEST_MISFIT = 6.0
@@ -287,7 +289,7 @@ def _choice(track: Track, others: list[float]) -> str:
 def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
     """A video that shows nothing but an aligned mouth, as other tools cut it: square, scaled to 96×96, grey.
 
-    Raises `FaceError` if it is not square, `MediaError` if it cannot be read.
+    Raises `FaceError` if it is not square or shows nothing, `MediaError` if it cannot be read.
     """
     crops = []
     for frame in iter_frames(path, on_warning=on_warning):
@@ -299,7 +301,10 @@ def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
         crops.append(grey if width == CROP_SIZE else cv2.resize(grey, (CROP_SIZE, CROP_SIZE), interpolation=how))
     if not crops:
         raise FaceError("the video has no frames")
+    frames = np.stack(crops)
+    if frames[:, ::4, ::4].std(axis=(1, 2)).max() < FLAT:
+        raise FaceError("the video shows nothing: each of its frames is of one grey")
     enlargement = CROP_SIZE / width
     warnings = (f"the crop is enlarged {enlargement:.1f} times",) if enlargement > LARGEST_ENLARGEMENT else ()
     report = TrackReport(1, "ready crops", 1.0, 0, 0.0, (0.0, 0.0), MEAN_EYE_DISTANCE, enlargement, warnings)
-    return MouthTrack(np.stack(crops), report)
+    return MouthTrack(frames, report)
