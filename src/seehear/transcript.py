@@ -40,6 +40,10 @@ class Segment:
     """The probability of the model's CTC head that nothing is said."""
     words: tuple[Word, ...] = ()
     """Empty where nobody asked for them."""
+    modality: Modality | None = None
+    """What it was recognised from."""
+    face: int | None = None
+    """Number of the face whose lips were read; faces are counted as they appear, and from the left."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Transcript:
     duration: float
     """In seconds."""
     modality: Modality
-    """What was listened to: sound, lips, or both."""
+    """What was listened to: sound, lips, or both; where that changes, most of the time."""
     reason: str
     """Why this modality."""
     segments: tuple[Segment, ...] = ()

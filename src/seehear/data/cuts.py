@@ -12,6 +12,9 @@ changes by 0.2 to 1.5 (GRID)."""
 TIMES_THE_USUAL = 8.0
 """A cut changes the picture so many times more than the median frame does, and so no pan is one."""
 
+USUAL = 1500
+"""Frames before the one asked about that tell what is usual, of a recording that is forgotten on the way."""
+
 
 class CutFinder:
     """Is shown the frames of a video one by one; `cuts()` are those that begin another shot."""
@@ -19,6 +22,7 @@ class CutFinder:
     def __init__(self) -> None:
         self._last: NDArray[np.uint8] | None = None
         self._changes: list[float] = []
+        self._forgotten = 0
 
     def see(self, frame: NDArray[np.uint8]) -> None:
         """The next frame (H, W, 3)."""
@@ -33,4 +37,10 @@ class CutFinder:
         if not len(changes):
             return []
         least = max(LEAST_CHANGE, TIMES_THE_USUAL * float(np.median(changes)))
-        return [int(position) + 1 for position in np.flatnonzero(changes >= least)]
+        return [int(position) + 1 + self._forgotten for position in np.flatnonzero(changes >= least)]
+
+    def forget(self, before: int) -> None:
+        """Nothing will be asked about frames before this one; of those, the last minute still tells what is usual."""
+        drop = max(0, before - USUAL - self._forgotten)
+        del self._changes[:drop]
+        self._forgotten += drop

@@ -126,19 +126,25 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
             number += 1
 
 
-def read_audio(path: Path, *, num_frames: int | None = None, on_warning: Warn | None = None) -> NDArray[np.float32]:
-    """The sound (S,), mono at 16 kHz; sample 0 sounds as the first video frame is shown.
+def iter_audio(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArray[np.float32]]:
+    """The sound, mono at 16 kHz, in pieces of any length; the first sample sounds as the first video frame is shown.
 
-    With `num_frames` it is cut or padded with silence to 640 samples for each of so many video frames. Raises
-    `MediaError` if there is no sound.
+    Raises `MediaError` if there is no sound.
     """
     with _open(path) as container:
-        stream = _audio_stream(container)
-        if stream is None:
+        if _audio_stream(container) is None:
             raise MediaError(f"{path}: no audio track")
         start = _start_of_video(container, path)
     with _open(path) as container:
-        audio = _placed_sound(container, path, start, on_warning)
+        yield from _placed_sound(container, path, start, on_warning)
+
+
+def read_audio(path: Path, *, num_frames: int | None = None, on_warning: Warn | None = None) -> NDArray[np.float32]:
+    """The sound of `iter_audio` in one piece (S,).
+
+    With `num_frames` it is cut or padded with silence to 640 samples for each of so many video frames.
+    """
+    audio = np.concatenate([np.zeros(0, np.float32), *iter_audio(path, on_warning=on_warning)])
     if num_frames is not None:
         wanted = num_frames * SAMPLES_PER_FRAME
         audio = audio[:wanted] if len(audio) >= wanted else np.pad(audio, (0, wanted - len(audio)))
@@ -242,18 +248,25 @@ def _start_of_video(container: Any, path: Path) -> float | None:
     return float(frame.pts * frame.time_base) if frame is not None and frame.pts is not None else None
 
 
-def _placed_sound(container: Any, path: Path, start: float | None, on_warning: Warn | None) -> NDArray[np.float32]:
+def _placed_sound(
+    container: Any, path: Path, start: float | None, on_warning: Warn | None
+) -> Iterator[NDArray[np.float32]]:
     """Mono 16 kHz samples on a clock that starts at `start`; holes are silent, overlaps are cut."""
     stream = _audio_stream(container)
     rate = SAMPLE_RATE
-    chunks: list[NDArray[np.float32]] = []
     resampler = Resampler()
     position = 0  # samples of the source since its first
     first: float | None = None
+    early = given = 0  # samples at 16 kHz: before `start`, and given out or cut since the first
     for frame in _decoded(container, stream, path, on_warning):
         samples, rate = mono(frame), frame.sample_rate
         if first is None:
             first = _seconds(frame, default=0.0)
+            offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
+            _note_gap(path, "sound", 0.0, offset / SAMPLE_RATE, None)
+            if offset > 0:
+                yield np.zeros(offset, np.float32)
+            early = max(0, -offset)
         late = _seconds(frame, default=first + position / rate) - first - position / rate
         if late > AUDIO_JITTER:
             _note_gap(path, "sound", position / rate, late, on_warning)
@@ -262,15 +275,16 @@ def _placed_sound(container: Any, path: Path, start: float | None, on_warning: W
             samples = samples[min(len(samples), round(-late * rate)) :]
         position += len(samples)
         _check_length(path, position / rate)
-        chunks += resampler(samples, rate)
-    chunks += resampler.flush()
+        for chunk in resampler(samples, rate):
+            yield chunk[max(0, early - given) :]
+            given += len(chunk)
     if first is None:
         raise MediaError(f"{path}: no sound can be decoded")
+    for chunk in resampler.flush():
+        chunk = chunk[: max(0, round(position * SAMPLE_RATE / rate) - given)]
+        yield chunk[max(0, early - given) :]
+        given += len(chunk)
     _note_early_end(container, path, "sound", position / rate, on_warning)
-    audio = np.concatenate([*chunks, np.zeros(0, np.float32)])[: round(position * SAMPLE_RATE / rate)]
-    offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
-    _note_gap(path, "sound", 0.0, offset / SAMPLE_RATE, None)
-    return np.pad(audio, (offset, 0)) if offset >= 0 else audio[-offset:]
 
 
 class Resampler:

@@ -5,7 +5,7 @@ eight stable points onto the mean face; the crop is the window around the lips t
 are applied in one warp, so a pixel is interpolated once and the window need not fall on whole pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -120,7 +120,11 @@ def place_crop(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector, *, m
     max_gap = max(max_gap, detector.every - 1)  # frames that nobody looks at are no gap
     seen = find_faces(frames, detector)
     tracks = link_faces(seen.sightings, max_gap)
-    track = choose_track(tracks, seen.num_frames, max_gap)
+    return place_track(choose_track(tracks, seen.num_frames, max_gap), tracks, seen)
+
+
+def place_track(track: Track, tracks: Sequence[Track], seen: "FacesSeen") -> Placement:
+    """Align the face of `track`, one of the `tracks` of a video."""
     points = smooth(fill_gaps(track, seen.num_frames))
     transforms = align(points[:, STABLE], MEAN_FACE)
     aligned = apply(transforms, points)
@@ -132,7 +136,7 @@ def place_crop(frames: Iterator[NDArray[np.uint8]], detector: FaceDetector, *, m
 class FacesSeen(NamedTuple):
     """What a detector saw in a video."""
 
-    sightings: list[Sighting]
+    sightings: Sequence[Sighting]
     num_frames: int
     size: tuple[int, int]
     """Width and height of the picture."""
@@ -206,13 +210,24 @@ def window_corners(centres: Array) -> Array:
 
 def cut(frames: Iterator[NDArray[np.uint8]], to_crop: Array) -> NDArray[np.uint8]:
     """Crops (T, 96, 96) of `frames` (T of (H, W, 3)) through `to_crop` (T, 2, 3); outside, the border is repeated."""
+    return cut_all(frames, [to_crop])[0]
+
+
+def cut_all(frames: Iterator[NDArray[np.uint8]], placements: Sequence[Array]) -> list[NDArray[np.uint8]]:
+    """What `cut` makes of `frames` for each of `placements`, at least one."""
+    finer = [_fineness(to_crop) for to_crop in placements]
+    crops: list[list[NDArray[np.uint8]]] = [[] for _ in placements]
+    for frame, *transforms in zip(frames, *placements, strict=True):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        for crop, transform, steps in zip(crops, transforms, finer, strict=True):
+            crop.append(_warp(grey, cv2.invertAffineTransform(transform), steps))
+    return [np.stack(crop) for crop in crops]
+
+
+def _fineness(to_crop: Array) -> int:
+    """Shrinking: the crop is warped to a grid so many times finer, whose cells are then averaged."""
     enlargement = float(np.median(np.linalg.norm(to_crop[:, :, 0], axis=1)))
-    finer = max(1, round(1 / enlargement))  # shrinking: warp to a finer grid, then average its cells
-    crops = [
-        _warp(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.invertAffineTransform(transform), finer)
-        for frame, transform in zip(frames, to_crop, strict=True)
-    ]
-    return np.stack(crops)
+    return max(1, round(1 / enlargement))
 
 
 def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.uint8]:
@@ -233,7 +248,7 @@ def _warp(grey: NDArray[np.uint8], to_video: Array, finer: int) -> NDArray[np.ui
     return crop
 
 
-def _report(seen: FacesSeen, tracks: list[Track], track: Track, aligned: Array, to_crop: Array) -> TrackReport:
+def _report(seen: FacesSeen, tracks: Sequence[Track], track: Track, aligned: Array, to_crop: Array) -> TrackReport:
     """Describe the crop of `track`, one of the `tracks`, with `aligned` points (T, 28, 2)."""
     offset = aligned[:, LIPS].mean((0, 1)) - MEAN_MOUTH
     misfit = float(np.linalg.norm(aligned[:, STABLE] - MEAN_FACE, axis=2).mean())
@@ -247,7 +262,7 @@ def _report(seen: FacesSeen, tracks: list[Track], track: Track, aligned: Array, 
         f"{outside:.0%} of the crop lie outside the picture": outside > LARGEST_OUTSIDE,
         f"the face fits badly ({misfit:.1f} px): turned away?": misfit > LARGEST_MISFIT,
         f"the face was not found in {missing} of {looked} frames": missing > 0,
-        f"{len(tracks)} faces, of which the largest is cropped": bool(others),
+        f"{len(tracks)} faces, of which the largest is cropped": bool(others) and track.size >= others[0],
         f"the picture cuts {_when(seen.cuts)}: who is seen then may be somebody else": bool(seen.cuts),
     }
     return TrackReport(
@@ -283,7 +298,10 @@ def _choice(track: Track, others: list[float]) -> str:
     if not others:
         return f"the only face, {place}"
     sizes = ", ".join(f"{size:.0f}" for size in others[:4])
-    return f"the largest of {len(others) + 1} that stays in the picture, {place}; others {sizes} px"
+    which = f"the largest of {len(others) + 1} that stays in the picture"
+    if track.size < others[0]:
+        which = f"face {track.number} of {len(others) + 1}"
+    return f"{which}, {place}; others {sizes} px"
 
 
 def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
@@ -291,20 +309,34 @@ def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
 
     Raises `FaceError` if it is not square or shows nothing, `MediaError` if it cannot be read.
     """
-    crops = []
+    crops, width = [], CROP_SIZE
     for frame in iter_frames(path, on_warning=on_warning):
-        height, width = frame.shape[:2]
-        if height != width:
-            raise FaceError(f"a video of ready crops must be square, not {width}×{height}")
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        how = cv2.INTER_AREA if width > CROP_SIZE else cv2.INTER_CUBIC
-        crops.append(grey if width == CROP_SIZE else cv2.resize(grey, (CROP_SIZE, CROP_SIZE), interpolation=how))
+        crops.append(ready_crop(frame))
+        width = frame.shape[1]
     if not crops:
         raise FaceError("the video has no frames")
     frames = np.stack(crops)
-    if frames[:, ::4, ::4].std(axis=(1, 2)).max() < FLAT:
-        raise FaceError("the video shows nothing: each of its frames is of one grey")
+    require_picture(frames)
     enlargement = CROP_SIZE / width
     warnings = (f"the crop is enlarged {enlargement:.1f} times",) if enlargement > LARGEST_ENLARGEMENT else ()
     report = TrackReport(1, "ready crops", 1.0, 0, 0.0, (0.0, 0.0), MEAN_EYE_DISTANCE, enlargement, warnings)
     return MouthTrack(frames, report)
+
+
+def ready_crop(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) of such a video as a crop (96, 96). Raises `FaceError` if it is not square."""
+    height, width = frame.shape[:2]
+    if height != width:
+        raise FaceError(f"a video of ready crops must be square, not {width}×{height}")
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    how = cv2.INTER_AREA if width > CROP_SIZE else cv2.INTER_CUBIC
+    crop: NDArray[np.uint8] = grey
+    if width != CROP_SIZE:
+        crop = cv2.resize(grey, (CROP_SIZE, CROP_SIZE), interpolation=how)
+    return crop
+
+
+def require_picture(crops: NDArray[np.uint8]) -> None:
+    """Raise `FaceError` if each of `crops` (T, 96, 96) is of one grey."""
+    if crops[:, ::4, ::4].std(axis=(1, 2)).max() < FLAT:
+        raise FaceError("the video shows nothing: each of its frames is of one grey")

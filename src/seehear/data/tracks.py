@@ -1,5 +1,6 @@
 """Faces followed through a video: detections linked into tracks, and the one track that is cropped."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,6 +26,8 @@ class Sighting(NamedTuple):
 class Track:
     """One face through the video: the frames it was found in, and its points there."""
 
+    number: int = 0
+    """Faces are counted from 0 as they appear, and from the left where several do at once."""
     frames: list[int] = field(default_factory=list)
     points: list[FacePoints] = field(default_factory=list)
 
@@ -38,6 +41,11 @@ class Track:
         """Typical size of the face, in pixels."""
         return float(np.median([face_size(points) for points in self.points]))
 
+    def between(self, start: int, end: int) -> "Track":
+        """The part of the track from frame `start` until `end`, whose first frame is then 0."""
+        first, last = bisect_left(self.frames, start), bisect_left(self.frames, end)
+        return Track(self.number, [frame - start for frame in self.frames[first:last]], self.points[first:last])
+
     def longest_gap(self, num_frames: int) -> int:
         """Most frames in a row without the face, in a video of `num_frames`."""
         edges = np.array([-1, *self.frames, num_frames])
@@ -49,29 +57,58 @@ def face_size(points: FacePoints) -> float:
     return float(np.linalg.norm(np.ptp(points, axis=0)))
 
 
-def link_faces(sightings: Iterable[Sighting], max_gap: int) -> list[Track]:
-    """Join detections that are one face: nearest first, in place and size. A face unseen for more than `max_gap`
-    frames in a row is another when it comes back."""
-    ended: list[Track] = []
-    live: list[Track] = []
-    for frame, faces in sightings:
-        ended += [track for track in live if frame - track.frames[-1] > max_gap + 1]
-        live = [track for track in live if frame - track.frames[-1] <= max_gap + 1]
+class FaceTracker:
+    """Joins detections that are one face, frame by frame: nearest first, in place and size.
+
+    A face unseen for more than `max_gap` frames in a row is another when it comes back.
+    """
+
+    def __init__(self, max_gap: int) -> None:
+        self.max_gap = max_gap
+        self.tracks: list[Track] = []
+        """In the order of their numbers."""
+        self._count = 0
+
+    def see(self, sighting: Sighting) -> list[Track]:
+        """Take in the next frame looked at; the tracks of its faces, from the left."""
+        frame, faces = sighting.frame, sorted(sighting.faces, key=lambda points: float(points[:, 0].mean()))
+        live = [track for track in self.tracks if frame - track.frames[-1] <= self.max_gap + 1]
         distances = {
             (i, j): _distance(track.points[-1], points)
             for i, track in enumerate(live)
             for j, points in enumerate(faces)
         }
-        partners: dict[int, int] = {}  # face: track
+        partners: dict[int, Track] = {}  # by face
+        taken: set[int] = set()
         for i, j in sorted(distances, key=distances.__getitem__):
-            if distances[i, j] < FARTHEST_LINK and j not in partners and i not in partners.values():
-                partners[j] = i
+            if distances[i, j] < FARTHEST_LINK and j not in partners and i not in taken:
+                partners[j] = live[i]
+                taken.add(i)
         for j, points in enumerate(faces):
             if j not in partners:
-                live.append(Track())
-                partners[j] = len(live) - 1
-            live[partners[j]].add(frame, points)
-    return ended + live
+                partners[j] = Track(self._count)
+                self.tracks.append(partners[j])
+                self._count += 1
+            partners[j].add(frame, points)
+        return [partners[j] for j in range(len(faces))]
+
+    def forget(self, before: int) -> None:
+        """Drop what was seen before this frame, but for the last place of each face that may come back."""
+        kept = []
+        for track in self.tracks:
+            first = min(bisect_left(track.frames, before), len(track.frames) - 1)
+            del track.frames[:first], track.points[:first]
+            if track.frames[-1] >= before - self.max_gap - 1:
+                kept.append(track)
+        self.tracks = kept
+
+
+def link_faces(sightings: Iterable[Sighting], max_gap: int) -> list[Track]:
+    """The tracks of all `sightings`, by `FaceTracker`."""
+    tracker = FaceTracker(max_gap)
+    for sighting in sightings:
+        tracker.see(sighting)
+    return tracker.tracks
 
 
 def _distance(points: FacePoints, others: FacePoints) -> float:
@@ -83,11 +120,16 @@ def _distance(points: FacePoints, others: FacePoints) -> float:
 
 def choose_track(tracks: list[Track], num_frames: int, max_gap: int) -> Track:
     """The largest face that can be followed through the whole video. Raises `FaceError` if there is none."""
+    return max(followed_tracks(tracks, num_frames, max_gap), key=lambda track: track.size)
+
+
+def followed_tracks(tracks: list[Track], num_frames: int, max_gap: int) -> list[Track]:
+    """The faces that can be followed through the whole video. Raises `FaceError` with the reason if there is none."""
     if not tracks:
         raise FaceError("no face was found in any frame")
     followed = [track for track in tracks if track.longest_gap(num_frames) <= max_gap]
     if followed:
-        return max(followed, key=lambda track: track.size)
+        return followed
     longest = max(tracks, key=lambda track: len(track.frames))
     raise FaceError(
         f"no face stays in the picture: the best of {len(tracks)} is missing for {longest.longest_gap(num_frames)} of "

@@ -1,0 +1,225 @@
+"""The lips in a recording: looked for as far ahead as windows need, then cropped window by window.
+
+A video is decoded twice at the same time: one decoder runs ahead and shows its frames to the face detector; the other
+follows, when a window is chosen, and cuts the crops. So no more than a frame or two is held at a time.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seehear.data.cuts import CutFinder
+from seehear.data.faces import FaceDetector
+from seehear.data.media import Warn, iter_frames
+from seehear.data.mouth import MAX_GAP, FacesSeen, Placement, cut_all, place_track, ready_crop, require_picture
+from seehear.data.tracks import FaceTracker, Sighting, Track, followed_tracks
+from seehear.errors import FaceError
+from seehear.listening.activity import AROUND_MOTION, LIPS_MOVE, PICTURE_MOVES, lip_motion, picture_motion, widen
+from seehear.modality import CROP_SIZE
+
+FaceChoice = Literal["speaking", "largest", "all"] | int
+"""Whose lips are read: of the face that speaks, the largest, every one, or the one with this number."""
+Picture = NDArray[np.uint8]
+
+
+class Mouth(NamedTuple):
+    """A mouth in a window."""
+
+    face: int
+    """Number of the face in the recording."""
+    frames: Picture
+    """(T, 96, 96) grey, 25 a second."""
+    motion: float
+    """How much its lips move, to be compared with others of the window."""
+    where: str
+    """Which face that is: its size and place."""
+    notes: tuple[str, ...] = ()
+    """What is doubtful about the crop."""
+
+
+class Lips(Protocol):
+    """The lips in a recording, read in order."""
+
+    @property
+    def absent(self) -> str | None:
+        """Why there is nobody to be seen, if nobody has been so far."""
+        ...
+
+    def advance(self, frames: int) -> NDArray[np.bool_] | None:
+        """Look at up to so many more frames: whether lips move, in each that this is known of now; None at the end."""
+        ...
+
+    def mouths(self, start: int, end: int) -> list[Mouth]:
+        """The mouths from frame `start` until `end`; windows come in order and overlap with the one before at most.
+
+        Raises `FaceError` with the reason if no face can be read.
+        """
+        ...
+
+    def forget(self, before: int) -> None:
+        """Nothing will be asked about frames before this one."""
+        ...
+
+
+class FollowedFaces:
+    """The faces that a detector finds."""
+
+    def __init__(self, path: Path, detector: FaceDetector, choice: FaceChoice, on_warning: Warn) -> None:
+        self._ahead = _with_last(iter_frames(path, on_warning=on_warning))
+        self._behind = iter_frames(path)
+        self._detector = detector
+        self._choice = choice
+        self._max_gap = max(MAX_GAP, detector.every - 1)  # frames that nobody looks at are no gap
+        self._tracker = FaceTracker(self._max_gap)
+        self._shots = CutFinder()
+        self._read = 0  # frames that the first decoder has given
+        self._found = False
+        self._looked: list[int] = []
+        self._size = (0, 0)
+        self._cropped = 0  # frames that the second has given
+        self._before: tuple[int, dict[int, Picture]] = (0, {})  # the last window: its start, its crops by face
+
+    def advance(self, frames: int) -> NDArray[np.bool_] | None:
+        """See `Lips`."""
+        moving: list[bool] = []
+        number = self._read
+        for number, (frame, last) in enumerate(islice(self._ahead, frames), start=self._read):
+            self._shots.see(frame)
+            self._size = (frame.shape[1], frame.shape[0])
+            if number % self._detector.every == 0 or last:
+                since = number - (self._looked[-1] if self._looked else -1)
+                moving += [self._look(number, frame)] * since
+            self._read = number + 1
+        if number == self._read:
+            return None
+        return widen(np.array(moving, bool), AROUND_MOTION) if moving else np.zeros(0, bool)
+
+    @property
+    def absent(self) -> str | None:
+        """See `Lips`."""
+        return None if self._found else "no face was found in any frame"
+
+    def _look(self, number: int, frame: Picture) -> bool:
+        """Show a frame to the detector; whether lips moved since the last one."""
+        tracks = self._tracker.see(Sighting(number, self._detector.detect(number, frame)))
+        self._looked.append(number)
+        self._found |= bool(tracks)
+        return any(_motion(track, track.frames[-1]) > LIPS_MOVE for track in tracks)
+
+    def mouths(self, start: int, end: int) -> list[Mouth]:
+        """See `Lips`."""
+        parts = [track.between(start, end) for track in self._tracker.tracks]
+        seen = [part for part in parts if part.frames]
+        chosen = self._choose(followed_tracks(seen, end - start, self._max_gap))
+        looked = self._looked[bisect_left(self._looked, start) : bisect_left(self._looked, end)]
+        cuts = [cut - start for cut in self._shots.cuts() if start < cut < end]
+        facts = FacesSeen([Sighting(number - start, []) for number in looked], end - start, self._size, cuts)
+        placements = {track.number: place_track(track, seen, facts) for track in chosen}
+        crops = self._crop(start, end, placements)
+        return [
+            Mouth(
+                track.number,
+                crops[track.number],
+                float(np.mean([_motion(track, frame) for frame in track.frames])),
+                placements[track.number].report.chosen,
+                placements[track.number].report.warnings,
+            )
+            for track in chosen
+        ]
+
+    def _choose(self, tracks: list[Track]) -> list[Track]:
+        """Those that are asked for."""
+        if self._choice == "largest":
+            return [max(tracks, key=lambda track: track.size)]
+        if isinstance(self._choice, int):
+            found = [track for track in tracks if track.number == self._choice]
+            if not found:
+                raise FaceError(f"face {self._choice} does not stay in the picture")
+            return found
+        return tracks
+
+    def _crop(self, start: int, end: int, placements: dict[int, Placement]) -> dict[int, Picture]:
+        """Crops of all faces that are placed; those of frames that were cropped before are taken from there."""
+        again = max(0, self._cropped - start)
+        for _ in islice(self._behind, max(0, start - self._cropped)):
+            pass
+        frames = islice(self._behind, end - start - again)
+        new = cut_all(frames, [placement.to_crop[again:] for placement in placements.values()])
+        before, old = self._before
+        crops = {}
+        for face, part in zip(placements, new, strict=True):
+            known = old[face][start - before :] if again and face in old else np.repeat(part[:1], again, 0)
+            crops[face] = np.concatenate([known[:again], part])
+        self._cropped, self._before = end, (start, crops)
+        return crops
+
+    def forget(self, before: int) -> None:
+        """See `Lips`."""
+        self._tracker.forget(before)
+        self._shots.forget(before)
+        del self._looked[: max(0, bisect_left(self._looked, before) - 1)]
+
+
+def _motion(track: Track, frame: int) -> float:
+    """How far the lips of a face moved up to this frame, one of those it was seen in."""
+    position = bisect_left(track.frames, frame)
+    return lip_motion(track.points[position - 1], track.points[position]) if position else 0.0
+
+
+def _with_last(frames: Iterator[Picture]) -> Iterator[tuple[Picture, bool]]:
+    """Each of `frames`, and whether it is the last."""
+    held = next(frames, None)
+    while held is not None:
+        following = next(frames, None)
+        yield held, following is None
+        held = following
+
+
+class ReadyCrops:
+    """A video that shows nothing but a mouth."""
+
+    def __init__(self, path: Path, on_warning: Warn) -> None:
+        self._frames = iter_frames(path, on_warning=on_warning)
+        self._crops = np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
+        self._origin = 0
+        self._empty: FaceError | None = None
+
+    @property
+    def absent(self) -> str | None:
+        """See `Lips`."""
+        return str(self._empty) if self._empty else None
+
+    def advance(self, frames: int) -> NDArray[np.bool_] | None:
+        """See `Lips`."""
+        new = [ready_crop(frame) for frame in islice(self._frames, frames)]
+        if not new:
+            return None
+        try:
+            if self._empty is not None or not self._origin + len(self._crops):
+                require_picture(np.stack(new))
+            self._empty = None
+        except FaceError as error:
+            self._empty = error
+        with_last = np.concatenate([self._crops[-1:], np.stack(new)])
+        self._crops = np.concatenate([self._crops, with_last[-len(new) :]])
+        if len(with_last) == 1:
+            return np.ones(1, bool)  # a single picture says nothing of motion
+        return widen(picture_motion(with_last)[-len(new) :] > PICTURE_MOVES, AROUND_MOTION)
+
+    def mouths(self, start: int, end: int) -> list[Mouth]:
+        """See `Lips`."""
+        crops = self._crops[start - self._origin : end - self._origin]
+        if not len(crops):
+            raise FaceError("the video has ended")
+        require_picture(crops)
+        return [Mouth(0, crops, 1.0, "ready crops")]
+
+    def forget(self, before: int) -> None:
+        """See `Lips`."""
+        self._crops = self._crops[before - self._origin :]
+        self._origin = before

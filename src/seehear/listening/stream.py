@@ -1,0 +1,293 @@
+"""A recording as a stream of pieces: what a model is to hear and see of each window, and why.
+
+sound ─► levels ──┐                        ┌─► which streams are there? ─► Piece
+video ─► faces ───┴─► active? ─► windows ──┴─► crops of the mouths
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seehear.data.faces import FaceDetector, MediaPipeDetector
+from seehear.data.media import MediaInfo, Warn, iter_audio, probe
+from seehear.errors import FaceError, MediaError
+from seehear.listening.activity import SoundActivity, sound_levels, widen
+from seehear.listening.lips import FaceChoice, FollowedFaces, Lips, Mouth, ReadyCrops
+from seehear.listening.windows import Window, Windower, WindowOptions
+from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
+
+DetectorName = Literal["auto", "mediapipe", "cropped"]
+
+BLOCK = 10 * FRAME_RATE
+"""Frames that are read at once."""
+SOUND_AFTER_VIDEO = FRAME_RATE
+"""Frames of sound after the last picture that are cut off; if there are more, they are heard."""
+NEAR = FRAME_RATE
+"""Frames around sound in which moving lips are taken for the same speech, and make no window longer."""
+TOO_LONG_AS_A_WHOLE = 600.0
+"""Seconds that a recording taken in one piece may last: attention takes memory by the square of its length."""
+
+
+@dataclass(frozen=True)
+class ListeningOptions:
+    """What is listened to in a recording."""
+
+    modality: Modality | None = None
+    """None: in each window what there is."""
+    detector: DetectorName = "auto"
+    """How the mouth is found. `cropped` takes the video for a mouth crop as prepared corpora hold them, `auto` does so
+    if it measures 96×96."""
+    face: FaceChoice = "speaking"
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    face_model: Path | None = None
+    """MediaPipe's `.task` file; without it that of the cache, downloaded once if need be."""
+
+
+class Piece(NamedTuple):
+    """A window, and what there is of it."""
+
+    window: Window
+    modality: Modality
+    reason: str
+    """Why this modality."""
+    audio: NDArray[np.float32] | None
+    """(640·T,) sound."""
+    mouths: tuple[Mouth, ...] = ()
+
+
+class Opened(NamedTuple):
+    """What a recording is said to hold; the first that is given."""
+
+    duration: float
+    """Seconds, as the file states it; 0 where it does not."""
+    modality: Modality
+    """Of the streams that are listened to."""
+    reason: str
+
+
+class Read(NamedTuple):
+    """How far a recording has been read."""
+
+    frames: int
+
+
+Event = Opened | Piece | Read
+
+
+def listen(
+    path: Path, options: ListeningOptions, on_warning: Warn, detector: FaceDetector | None = None
+) -> Iterator[Event]:
+    """The pieces of a recording in which there may be speech, in order; before them `Opened`, between and after `Read`.
+
+    `detector` is used in place of the one that the options name. Raises `MediaError` if the file cannot be read or
+    lacks what is asked for, `FaceError` if lips are asked for, or there is nothing else, and no face can be followed
+    in any window.
+    """
+    info = probe(path)
+    check_streams(info, options.modality)
+    if options.windows.whole and info.duration > TOO_LONG_AS_A_WHOLE:
+        raise MediaError(
+            f"{path} is {info.duration:.0f} s long; at most {TOO_LONG_AS_A_WHOLE:.0f} s can be taken in one piece"
+        )
+    yield from _Listener(info, options, on_warning, detector).pieces()
+
+
+def check_streams(info: MediaInfo, wanted: Modality | None) -> None:
+    """Raise `MediaError` if the file lacks what is wanted."""
+    if wanted is None:
+        return
+    if wanted.uses_video and not info.has_video:
+        raise MediaError(f"{info.path} has no video to read lips from; --modality a transcribes its sound")
+    if wanted.uses_audio and not info.has_audio:
+        raise MediaError(f"{info.path} has no sound; --modality v reads the lips")
+
+
+class _Sound:
+    """The sound of a recording, read in order and kept as long as it is needed."""
+
+    def __init__(self, path: Path, on_warning: Warn) -> None:
+        self._chunks = iter_audio(path, on_warning=on_warning)
+        self._samples = next(self._chunks, np.zeros(0, np.float32))
+        self._origin = 0  # the frame of the first sample
+        self.activity = SoundActivity()
+        self.ended = False
+
+    @property
+    def frames(self) -> int:
+        """Frames read so far; at the end, one that is begun counts."""
+        count = len(self._samples) + (SAMPLES_PER_FRAME - 1 if self.ended else 0)
+        return self._origin + count // SAMPLES_PER_FRAME
+
+    def read(self, until: int) -> None:
+        """Read at least until this frame, or to the end."""
+        parts = [self._samples]
+        wanted = (until - self._origin) * SAMPLES_PER_FRAME - len(self._samples)
+        while wanted > 0 and not self.ended:
+            chunk = next(self._chunks, None)
+            self.ended = chunk is None
+            if chunk is not None:
+                parts.append(chunk)
+                wanted -= len(chunk)
+        self._samples = np.concatenate(parts)
+
+    def between(self, start: int, end: int) -> NDArray[np.float32]:
+        """Samples of these frames, with silence where there are none."""
+        first, last = ((frame - self._origin) * SAMPLES_PER_FRAME for frame in (start, end))
+        part = self._samples[first:last]
+        return np.pad(part, (0, last - first - len(part)))
+
+    def forget(self, before: int) -> None:
+        """Nothing will be asked about frames before this one."""
+        self._samples = self._samples[max(0, before - self._origin) * SAMPLES_PER_FRAME :]
+        self._origin = max(before, self._origin)
+
+
+class _Listener:
+    """The state of `listen`."""
+
+    def __init__(
+        self, info: MediaInfo, options: ListeningOptions, on_warning: Warn, detector: FaceDetector | None
+    ) -> None:
+        self.info, self.options, self.wanted, self.warn = info, options, options.modality, on_warning
+        self.sound = self._open_sound() if info.has_audio and self.wanted is not Modality.VIDEO else None
+        self.lips = self._open_lips(detector) if info.has_video and self.wanted is not Modality.AUDIO else None
+        self.windower = Windower(options.windows)
+        self.seen = 0  # frames whose lips are known
+        self.video_ended = self.lips is None
+        self.moving = np.zeros(0, bool)  # of the frames from `windower.known` on
+        self.heard = np.zeros(0, bool)  # of the frames from `windower.needed` on
+        self.no_face: FaceError | None = None
+
+    def _open_sound(self) -> _Sound | None:
+        try:
+            return _Sound(self.info.path, self.warn)
+        except MediaError as error:
+            if self.wanted is not None or not self.info.has_video:
+                raise
+            self.warn(str(error))
+            return None
+
+    def _open_lips(self, detector: FaceDetector | None) -> Lips:
+        name = self.options.detector
+        if name == "auto" and detector is None:
+            name = "cropped" if (self.info.width, self.info.height) == (CROP_SIZE, CROP_SIZE) else "mediapipe"
+        if name == "cropped":
+            return ReadyCrops(self.info.path, self.warn)
+        finder = detector or mediapipe_detector(self.options.face_model)
+        return FollowedFaces(self.info.path, finder, self.options.face, self.warn)
+
+    def pieces(self) -> Iterator[Event]:
+        """What `listen` gives."""
+        streams = {Modality.AUDIO: self.sound, Modality.VIDEO: self.lips}
+        there = [modality for modality, stream in streams.items() if stream is not None]
+        modality = there[0] if len(there) == 1 else Modality.AUDIOVISUAL
+        yield Opened(self.info.duration, modality, self._reason(self.sound is not None, ""))
+        given, final = 0, False
+        while not final:
+            final = self._advance()
+            for window in self.windower.take(final=final):
+                if (piece := self._piece(window)) is not None:
+                    given += 1
+                    yield piece
+            self._forget()
+            yield Read(self.windower.known)
+        if given:
+            return
+        absent = self.lips.absent if self.lips is not None else None
+        error = self.no_face or (FaceError(absent) if absent else None)
+        if error is not None and (self.sound is None or (self.wanted is not None and self.wanted.uses_video)):
+            raise FaceError(f"{self.info.path}: {error}")
+        self.warn("there is nothing but silence" if self.sound is not None else "there are no lips that move")
+
+    def _advance(self) -> bool:
+        """Read a block; whether it was the last."""
+        known = self.windower.known
+        if self.lips is not None and not self.video_ended:
+            moving = self.lips.advance(BLOCK)
+            self.video_ended = moving is None
+            if moving is not None:
+                self.moving = np.concatenate([self.moving, moving])
+                self.seen += len(moving)
+        end, ended = self.seen, True
+        if self.sound is not None:
+            self.sound.read(max(self.seen, known) + BLOCK)
+            sound_alone = self.lips is None
+            if self.video_ended and self.wanted is None and self.sound.frames > self.seen + SOUND_AFTER_VIDEO:
+                sound_alone = True
+            end = max(known, self.sound.frames) if sound_alone else self.seen
+            ended = self.sound.ended or not sound_alone
+        self._know(known, end)
+        return self.video_ended and ended
+
+    def _know(self, start: int, end: int) -> None:
+        """Tell the windower what goes on from frame `start` until `end`."""
+        frames = end - start
+        moving = np.pad(self.moving[:frames], (0, max(0, frames - len(self.moving))))
+        self.moving = self.moving[frames:]
+        heard, loudness = np.zeros(frames, bool), moving.astype(np.float64)
+        if self.sound is not None:
+            loudness = sound_levels(self.sound.between(start, end))
+            heard = self.sound.activity(loudness)
+        self.heard = np.concatenate([self.heard, heard])
+        self.windower.add(heard | (moving & ~widen(heard, NEAR)), loudness)
+
+    def _forget(self) -> None:
+        """Drop what no window to come can hold."""
+        needed = self.windower.needed
+        self.heard = self.heard[len(self.heard) - (self.windower.known - needed) :]
+        if self.sound is not None:
+            self.sound.forget(needed)
+        if self.lips is not None:
+            self.lips.forget(needed)
+
+    def _piece(self, window: Window) -> Piece | None:
+        """What there is of a window; None if nothing is."""
+        mouths: list[Mouth] = []
+        missing = ""
+        if self.lips is not None:
+            try:
+                mouths = self.lips.mouths(window.start, window.end)
+            except FaceError as error:
+                self.no_face, missing = error, str(error)
+        origin = self.windower.known - len(self.heard)
+        heard = bool(self.heard[window.speech_start - origin : window.speech_end - origin].any())
+        asked = self.wanted is not None or (self.options.windows.whole and not mouths)
+        listened = self.sound is not None and (heard or asked)
+        if self.wanted is not None and self.wanted.uses_video and not mouths:
+            first, last = window.start / FRAME_RATE, window.end / FRAME_RATE
+            self.warn(f"nothing is read from {first:.1f} to {last:.1f} s: {missing}")
+            return None
+        if not mouths and not listened:
+            return None
+        modality = Modality.AUDIOVISUAL if listened else Modality.VIDEO
+        audio = self.sound.between(window.start, window.end) if self.sound is not None and listened else None
+        reason = self._reason(listened, missing)
+        return Piece(window, modality if mouths else Modality.AUDIO, reason, audio, tuple(mouths))
+
+    def _reason(self, listened: bool, missing: str) -> str:
+        """Why these streams are used."""
+        if self.wanted is not None:
+            return "as asked for"
+        if self.lips is None:
+            return "the file has no video"
+        if missing:
+            return f"no usable face ({missing}), so sound alone"
+        if listened:
+            return "the file has sound and video"
+        return "no sound rises above the noise, so lips alone" if self.sound is not None else "the file has no sound"
+
+
+def mediapipe_detector(model: Path | None) -> MediaPipeDetector:
+    """MediaPipe with this `.task` file, or that of the cache; opened once for all recordings."""
+    if model not in _DETECTORS:
+        from seehear.data.face_model import face_model
+
+        _DETECTORS[model] = MediaPipeDetector(face_model(model))
+    return _DETECTORS[model]
+
+
+_DETECTORS: dict[Path | None, MediaPipeDetector] = {}

@@ -1,0 +1,140 @@
+"""Where to cut a recording: windows around speech, parted at pauses.
+
+Speech comes in as "active" frames. Frames that are less than a pause apart belong together; around them lies a margin
+in which nobody speaks. What is longer than a window may be is cut where it is least loud, and the two windows overlap
+there, so that each word is whole in one of them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seehear.errors import ConfigError
+from seehear.modality import FRAME_RATE
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How a recording is cut; all in seconds."""
+
+    longest: float = 24.0
+    """Longest window: 600 frames, the longest clip that the paper trains on."""
+    pause: float = 0.8
+    """Silence at which one window ends and another may begin."""
+    margin: float = 1.0
+    """Silence that is kept before and after speech; twice as much at the ends of the recording."""
+    overlap: float = 1.6
+    """How far two windows reach into each other where there is no pause."""
+    whole: bool = False
+    """Take the recording in one piece, whatever its length."""
+
+    def __post_init__(self) -> None:
+        if self.longest < 2 * (self.margin + self.overlap):
+            least = 2 * (self.margin + self.overlap)
+            raise ConfigError(f"a window must be {least:.1f} s long at least, not {self.longest:g}")
+        if self.pause <= 0:
+            raise ConfigError(f"a pause must be longer than {self.pause:g} s")
+
+
+class Window(NamedTuple):
+    """A part of a recording, in frames from its start."""
+
+    start: int
+    end: int
+    """The frame after the last."""
+    speech_start: int
+    """Where speech begins inside the window."""
+    speech_end: int
+    continues: bool = False
+    """Whether speech goes on without a pause from the window before, which reaches as far beyond `speech_start`."""
+
+
+class Windower:
+    """Takes what is known of each frame, in order, and gives windows as soon as they are sure."""
+
+    def __init__(self, options: WindowOptions) -> None:
+        self.options = options
+        self._pause, self._margin, self._half = (
+            max(1, round(seconds * FRAME_RATE)) for seconds in (options.pause, options.margin, options.overlap / 2)
+        )
+        self._longest = round(options.longest * FRAME_RATE) - 2 * self._margin
+        self._active = np.zeros(0, bool)
+        self._loudness = np.zeros(0)
+        self._origin = 0  # of these two
+        self._free = 0  # no window begins before
+        self._cut: int | None = None  # where the last window was cut
+
+    @property
+    def needed(self) -> int:
+        """The first frame that a window to come may hold."""
+        return self._free
+
+    @property
+    def known(self) -> int:
+        """Frames taken in."""
+        return self._origin + len(self._active)
+
+    def add(self, active: NDArray[np.bool_], loudness: NDArray[np.float64]) -> None:
+        """Take in the next frames: whether there is speech, and how loud it is, on any scale."""
+        self._active = np.concatenate([self._active, active])
+        self._loudness = np.concatenate([self._loudness, loudness])
+
+    def take(self, *, final: bool = False) -> list[Window]:
+        """The windows that nothing to come can change; with `final`, nothing more will come."""
+        if self.options.whole:
+            return [Window(0, self.known, 0, self.known)] if final and self.known else []
+        windows = []
+        while (window := self._next(final)) is not None:
+            windows.append(window)
+        self._forget()
+        return windows
+
+    def _next(self, final: bool) -> Window | None:
+        """One more window."""
+        begin = self._free if self._cut is None else self._cut
+        active = np.flatnonzero(self._active[begin - self._origin :]) + begin
+        if not len(active):
+            self._cut = None
+            self._free = max(self._free, self.known - 2 * self._margin)
+            return None
+        first = int(active[0]) if self._cut is None else self._cut
+        pauses = np.flatnonzero(np.diff(active) > self._pause)
+        last = int(active[pauses[0]] if len(pauses) else active[-1]) + 1
+        following = int(active[pauses[0] + 1]) if len(pauses) else None
+        start = first - self._half if self._cut is not None else self._before(first)
+        if last - first > self._longest:
+            return self._cut_short(start, first)
+        if following is None and not final and self.known - last < 2 * self._margin:
+            return None
+        end = (
+            min(last + self._margin, self.known)
+            if following is None
+            else min(last + self._margin, (last + following) // 2)
+        )
+        if following is None and final and self.known - last <= 2 * self._margin:
+            end = self.known
+        window = Window(start, end, first, last, self._cut is not None)
+        self._free, self._cut = end, None
+        return window
+
+    def _before(self, first: int) -> int:
+        """Where a window begins whose speech begins at `first`."""
+        return 0 if self._free == 0 and first <= 2 * self._margin else max(self._free, first - self._margin)
+
+    def _cut_short(self, start: int, first: int) -> Window:
+        """A window that ends amid speech, where it is least loud."""
+        earliest = first + self._longest * 2 // 3
+        smooth = np.convolve(self._loudness[earliest - self._origin :][: self._longest // 3 + 1], np.ones(5), "same")
+        inner = smooth[2:-2] if len(smooth) > 8 else smooth
+        cut = earliest + (len(smooth) - len(inner)) // 2 + int(np.argmin(inner))
+        window = Window(start, min(cut + self._half, self.known), first, cut, self._cut is not None)
+        self._free, self._cut = cut - self._half, cut
+        return window
+
+    def _forget(self) -> None:
+        """Drop what is not asked for again."""
+        drop = self._free - self._origin
+        self._active, self._loudness = self._active[drop:], self._loudness[drop:]
+        self._origin = self._free

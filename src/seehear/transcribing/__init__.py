@@ -1,0 +1,1 @@
+"""Pieces of recordings to transcripts."""

@@ -1,0 +1,140 @@
+"""What was heard in the windows of a recording, put together into its transcript."""
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from seehear.decoding.join import PlacedWord, join
+from seehear.listening.lips import Mouth
+from seehear.listening.stream import Opened, Piece
+from seehear.modality import FRAME_RATE, Modality
+from seehear.tokenizer import Tokenizer
+from seehear.transcribing.batches import Heard
+from seehear.transcript import Segment, Transcript, Word
+
+
+class _Part(NamedTuple):
+    """A window as it was heard."""
+
+    piece: Piece
+    modality: Modality
+    mouth: Mouth | None
+    heard: Heard
+    words: list[PlacedWord]
+    """Those that are left after joining, placed in the recording."""
+
+
+class Assembly:
+    """The transcript of a recording, as it comes into being."""
+
+    def __init__(self, source: str, path: Path, tokenizer: Tokenizer, word_times: bool) -> None:
+        self.source, self.path, self.tokenizer, self.word_times = source, path, tokenizer, word_times
+        self.opened: Opened | None = None
+        self.frames = 0
+        self._parts: list[_Part] = []
+        self._notes: dict[str, tuple[str, int]] = {}
+
+    def note(self, text: str) -> None:
+        """Something to be told; of notes that differ in their numbers, the first stands for all."""
+        key = re.sub(r"[\d.]+", "#", text)
+        first, times = self._notes.get(key, (text, 0))
+        self._notes[key] = (first, times + 1)
+
+    def add(self, piece: Piece, modality: Modality, mouth: Mouth | None, heard: Heard) -> None:
+        """What was heard in the next window; its frames are those of the recording from here on."""
+        start = piece.window.start
+        part = _Part(piece, modality, mouth, heard, [word.moved(start) for word in heard.words])
+        if mouth is not None:
+            self._note_mouth(piece, mouth)
+        if heard.looped:
+            self.note(f"the decoder repeated itself at {start / FRAME_RATE:.1f} s: the text there is CTC's")
+        before = self._before(part)
+        if before is not None:
+            kept, dropped = join(before.words, part.words, (start, before.piece.window.end))
+            del before.words[kept:], part.words[:dropped]
+        self._parts.append(part)
+
+    def _note_mouth(self, piece: Piece, mouth: Mouth) -> None:
+        when = f" (at {piece.window.start / FRAME_RATE:.1f} s)" if piece.window.start else ""
+        for note in mouth.notes:
+            self.note(note + when)
+        if len(piece.mouths) > 1 or not mouth.where.startswith(("the only face", "ready crops")):
+            self.note(f"lips are read from face {mouth.face}: {mouth.where}{when}")
+
+    def _before(self, part: _Part) -> _Part | None:
+        """The window that this one overlaps with, of the same face if there is one."""
+        if not part.piece.window.continues:
+            return None
+        earlier = [other for other in self._parts[-8:] if other.piece.window.end > part.piece.window.start]
+        earlier = [other for other in earlier if other.piece.window.start < part.piece.window.start]
+        face = part.mouth.face if part.mouth else None
+        same = [other for other in earlier if (other.mouth.face if other.mouth else None) == face]
+        candidates = same or earlier
+        return candidates[-1] if candidates else None
+
+    def transcript(self) -> Transcript:
+        """All that was heard."""
+        segments: list[Segment] = []
+        parts = sorted((part for part in self._parts if part.words), key=_times)
+        for number, part in enumerate(parts):
+            start, end = (frame / FRAME_RATE for frame in _times(part))
+            words = tuple(
+                Word(word.text, word.start / FRAME_RATE, word.end / FRAME_RATE, word.probability) for word in part.words
+            )
+            if self.word_times:
+                start, end = words[0].start, words[-1].end
+            tokens = tuple(token for word in part.words for token in word.tokens)
+            segments.append(
+                Segment(
+                    number,
+                    start,
+                    end,
+                    self.tokenizer.decode(tokens),
+                    tokens,
+                    part.heard.avg_logprob,
+                    part.heard.no_speech_prob,
+                    words if self.word_times else (),
+                    part.modality,
+                    part.mouth.face if part.mouth else None,
+                )
+            )
+        modality, reason = self._modality()
+        prefix = f"{self.path}: "
+        return Transcript(
+            source=self.source,
+            duration=self.frames / FRAME_RATE,
+            modality=modality,
+            reason=reason,
+            segments=tuple(segments),
+            warnings=tuple(
+                text.removeprefix(prefix) + (f", and {times - 1} times more" if times > 1 else "")
+                for text, times in self._notes.values()
+            ),
+        )
+
+    def _modality(self) -> tuple[Modality, str]:
+        """What was listened to most of the time, and why, with what else there was."""
+        assert self.opened is not None
+        frames: Counter[Modality] = Counter()
+        reasons: dict[Modality, str] = {}
+        windows: defaultdict[Modality, int] = defaultdict(int)
+        for part in self._parts:
+            frames[part.modality] += part.piece.window.end - part.piece.window.start
+            windows[part.modality] += 1
+            reasons.setdefault(part.modality, part.piece.reason)
+        if not frames:
+            return self.opened.modality, self.opened.reason
+        main = frames.most_common(1)[0][0]
+        others = "; ".join(
+            f"in {windows[other]} of {len(self._parts)} windows {other.value.upper()}: {reasons[other]}"
+            for other in frames
+            if other is not main
+        )
+        return main, f"{reasons[main]}; {others}" if others else reasons[main]
+
+
+def _times(part: _Part) -> tuple[int, int]:
+    """When speech begins and ends in a window, in frames; where it was cut, by the words that are left of it."""
+    window = part.piece.window
+    return window.speech_start, max(window.speech_end, window.speech_start + 1)

@@ -1,0 +1,211 @@
+"""Pieces of recordings to what is said in them, many at once.
+
+inputs of any recordings ─► batches by modality ─► USR ─► decoding ─► words, their times, how sure ─► Heard
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seehear.data.batch import fill
+from seehear.data.transforms import central_crop, normalise_video
+from seehear.decoding.alignment import TokenTime, align
+from seehear.decoding.ctc import BLANK, ctc_greedy
+from seehear.decoding.decode import decode_batch, precision
+from seehear.decoding.join import PlacedWord, join, repeats
+from seehear.decoding.language_model import LanguageModel
+from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.word_times import time_words
+from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
+from seehear.model.usr import USR
+from seehear.tokenizer import Tokenizer
+
+BATCH_FRAMES = 4800
+"""Frames of a batch, padding counted: eight windows of 24 s."""
+LEAST_SPLIT = 100
+"""Frames of a window that is split, where memory does not suffice for it."""
+OVERLAP = 40
+"""Frames by which the two parts overlap."""
+
+
+class Input(NamedTuple):
+    """What a model is given of a window: T frames."""
+
+    modality: Modality
+    frames: int
+    audio: NDArray[np.float32] | None
+    """(640·T,) sound."""
+    video: NDArray[np.uint8] | None
+    """(T, 96, 96) mouth."""
+
+
+class Heard(NamedTuple):
+    """What a model makes of it."""
+
+    tokens: tuple[int, ...]
+    text: str
+    words: tuple[PlacedWord, ...]
+    """Their places are in frames of the window."""
+    avg_logprob: float
+    """Mean log-probability of the tokens and the end of sentence under the decoder."""
+    no_speech_prob: float
+    """Of the CTC head: that nothing is said."""
+    looped: bool
+    """The decoder repeated itself, so that the text is that of CTC."""
+
+
+def part(given: Input, start: int, end: int) -> Input:
+    """The frames from `start` until `end` of a window."""
+    audio = None if given.audio is None else given.audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+    return Input(given.modality, end - start, audio, None if given.video is None else given.video[start:end])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says it by its own error on a GPU and by a `RuntimeError` on a CPU."""
+    told = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
+
+
+@dataclass
+class Transcriber:
+    """A model and how it is to be used."""
+
+    model: USR
+    tokenizer: Tokenizer
+    options: DecodingOptions
+    language_model: LanguageModel | None = None
+    dtype: DType = "float32"
+    word_times: bool = False
+    """Find out when each word is said from the decoder; else words are placed by CTC, which is rough."""
+
+    def __call__(self, inputs: Sequence[Input]) -> list[Heard]:
+        """What is said in each of `inputs`; it does not depend on the others."""
+        heard: dict[int, Heard] = {}
+        for modality in Modality:
+            chosen = [number for number, given in enumerate(inputs) if given.modality is modality]
+            chosen.sort(key=lambda number: inputs[number].frames)
+            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES):
+                numbers = [chosen[position] for position in group]
+                heard |= dict(zip(numbers, self._try([inputs[n] for n in numbers], modality), strict=True))
+        return [heard[number] for number in range(len(inputs))]
+
+    def _try(self, inputs: list[Input], modality: Modality) -> list[Heard]:
+        """A batch; if memory does not suffice, its halves, and the halves of a window."""
+        try:
+            return self._transcribe(inputs, modality)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
+                raise
+        if len(inputs) > 1:
+            half = len(inputs) // 2
+            return self._try(inputs[:half], modality) + self._try(inputs[half:], modality)
+        (given,) = inputs
+        middle = given.frames // 2
+        first, last = part(given, 0, middle + OVERLAP // 2), part(given, middle - OVERLAP // 2, given.frames)
+        left, right = (self._try([half], modality)[0] for half in (first, last))
+        return [self._joined(left, right, middle - OVERLAP // 2, OVERLAP)]
+
+    def _joined(self, left: Heard, right: Heard, offset: int, overlap: int) -> Heard:
+        """What two parts of a window say, of which the second begins at frame `offset`."""
+        moved = [word.moved(offset) for word in right.words]
+        kept, dropped = join(left.words, moved, (offset, offset + overlap))
+        words = (*left.words[:kept], *moved[dropped:])
+        tokens = tuple(token for word in words for token in word.tokens)
+        shares = np.array([len(left.tokens) + 1, len(right.tokens) + 1])
+        score = float(np.average([left.avg_logprob, right.avg_logprob], weights=shares))
+        silent = left.no_speech_prob * right.no_speech_prob
+        return Heard(tokens, self.tokenizer.decode(tokens), words, score, silent, left.looped or right.looped)
+
+    @torch.no_grad()
+    def _transcribe(self, inputs: list[Input], modality: Modality) -> list[Heard]:
+        heard_by = tuple(Modality) if self.word_times and modality is Modality.AUDIOVISUAL else (modality,)
+        with self.precision():
+            streams, mask = self.streams(inputs, heard_by)
+            features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
+            rows = decode_batch(self.model, features, mask, modality, self.options, self.language_model)
+            logits = self.model.ctc_logits(features, modality)
+            by_ctc = ctc_greedy(logits, mask).to_lists()
+            looped = [repeats(row) and not repeats(other) for row, other in zip(rows, by_ctc, strict=True)]
+            rows = [other if loop else row for row, other, loop in zip(rows, by_ctc, looped, strict=True)]
+            scores = self.mean_log_probs(rows, features, mask, modality)
+            log_probs = logits.float().log_softmax(-1)
+            blanks = log_probs[..., BLANK].masked_fill(~mask, 0.0).sum(1).exp().tolist()
+        words = self._place_words(rows, streams, log_probs, mask)
+        texts = map(self.tokenizer.decode, rows)
+        found = zip(map(tuple, rows), texts, words, scores, blanks, looped, strict=True)
+        return [Heard(*facts) for facts in found]
+
+    def precision(self) -> torch.autocast:
+        """The context in which the model computes."""
+        return precision(self._device, self.dtype)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def streams(self, inputs: Sequence[Input], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """What enters the encoder, (B, T, D) by modality, and its mask (B, T)."""
+        longest = max(given.frames for given in inputs)
+        mask = torch.tensor([[frame < given.frames for frame in range(longest)] for given in inputs])
+        video = audio = None
+        if any(modality.uses_video for modality in modalities):
+            video = torch.zeros(len(inputs), longest, INPUT_SIZE, INPUT_SIZE)
+            for row, given in zip(video, inputs, strict=True):
+                assert given.video is not None
+                row[: given.frames] = torch.from_numpy(normalise_video(central_crop(given.video)))
+        if any(modality.uses_audio for modality in modalities):
+            audio = torch.zeros(len(inputs), longest * SAMPLES_PER_FRAME)
+            for row, given in zip(audio, inputs, strict=True):
+                assert given.audio is not None
+                row[: len(given.audio)] = torch.from_numpy(given.audio)
+        video, audio = (x if x is None else x.to(self._device) for x in (video, audio))
+        mask = mask.to(self._device)
+        return self.model.streams(video, audio, mask, modalities, mask_padding=True), mask
+
+    def mean_log_probs(
+        self, rows: Sequence[Sequence[int]], features: Tensor, mask: Tensor, modality: Modality
+    ) -> list[float]:
+        """Mean log-probability of each row of tokens and its end of sentence under the decoder, whatever chose them."""
+        model = self.model
+        longest = max(map(len, rows))
+        filled = [[model.sos, *row, *[model.eos] * (longest - len(row) + 1)] for row in rows]
+        tokens = torch.tensor(filled, device=features.device)
+        lengths = torch.tensor([len(row) + 1 for row in rows], device=features.device)
+        log_probs = model.logits(model.decode(tokens[:, :-1], features, mask), modality).float().log_softmax(-1)
+        following = log_probs.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+        beyond = torch.arange(longest + 1, device=features.device) >= lengths[:, None]
+        means: list[float] = (following.masked_fill(beyond, 0.0).sum(1) / lengths).tolist()
+        return means
+
+    def _place_words(
+        self, rows: Sequence[Sequence[int]], streams: dict[Modality, Tensor], log_probs: Tensor, mask: Tensor
+    ) -> list[tuple[PlacedWord, ...]]:
+        """The words of each row of tokens, and where in the window they are said."""
+        words = [[word for word in self.tokenizer.words(row) if self.tokenizer.decode(word)] for row in rows]
+        if self.word_times:
+            with self.precision():
+                times = time_words(self.model, streams, mask, words)
+            spans = [[(time.start, time.end, time.probability) for time in of_clip] for of_clip in times]
+        else:
+            found = align(log_probs, mask, [[token for word in said for token in word] for said in words])
+            spans = [_by_word(said, times) for said, times in zip(words, found, strict=True)]
+        return [
+            tuple(PlacedWord(word, self.tokenizer.decode(word), *span) for word, span in zip(said, placed, strict=True))
+            for said, placed in zip(words, spans, strict=True)
+        ]
+
+
+def _by_word(words: Sequence[Sequence[int]], times: Sequence[TokenTime]) -> list[tuple[int, int, float]]:
+    """Start, end and probability of words whose tokens have these times."""
+    spans, first = [], 0
+    for word in words:
+        of_word = times[first : first + len(word)]
+        score = float(np.mean([time.log_prob for time in of_word]))
+        spans.append((of_word[0].start, of_word[-1].end, float(np.exp(score))))
+        first += len(word)
+    return spans
