@@ -21,10 +21,10 @@ from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingOptions, DType
 from seehear.errors import MediaError, ModelError, SeehearError
-from seehear.listening.lips import FaceChoice, Mouth
+from seehear.listening.lips import Mouth
+from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
 from seehear.listening.reader import Reader
-from seehear.listening.stream import DetectorName, Event, ListeningOptions, Opened, Piece, Read, listen
-from seehear.listening.windows import WindowOptions
+from seehear.listening.stream import Event, Opened, Piece, Read, listen
 from seehear.modality import FRAME_RATE, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
@@ -43,8 +43,8 @@ BATCH_SIZE = 8
 ModalityName = Modality | Literal["auto", "a", "v", "av"]
 Progress = Callable[[Path, float, float], None]
 """Is told the recording, the seconds of it that have been read, and those there are."""
-OnWindow = Callable[[Path, Piece, Input, Heard], None]
-"""Is told what a model was given of a window, and what it made of it."""
+OnWindow = Callable[[Path, Piece, int | None, Input, Heard], None]
+"""Is told what a model was given of a window, with the number of the face, and what it made of it."""
 
 
 class Features(NamedTuple):
@@ -185,7 +185,7 @@ class Recognizer:
                     continue
                 recording.assembly.add(piece, given.modality, mouth, heard)
                 if on_window:
-                    on_window(recording.path, piece, given, heard)
+                    on_window(recording.path, piece, None if mouth is None else mouth.face, given, heard)
             waiting.clear()
 
         for source in media:

@@ -1,12 +1,13 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.errors import ConfigError
+from seehear.listening.options import FaceChoice, WindowOptions
 from seehear.modality import Modality
 from seehear.transcript import WRITERS
 
@@ -46,6 +47,10 @@ FaceModelOption = Annotated[
     Path | None,
     typer.Option("--face_model", help="MediaPipe's face_landmarker.task; without it, it is downloaded once."),
 ]
+DEFAULT_WINDOWS = WindowOptions()
+LongestOption = Annotated[float, typer.Option("--longest", help="Seconds of the longest window that is heard at once.")]
+PauseOption = Annotated[float, typer.Option("--pause", help="Seconds of silence at which a window ends.")]
+WholeOption = Annotated[bool, typer.Option("--whole", help="Hear each file in one piece, up to ten minutes.")]
 LanguageModelOption = Annotated[
     Path | None, typer.Option("--lm", help="A language model that `seehear lm` made, for beam and rescore.")
 ]
@@ -60,6 +65,15 @@ def parse_modalities(text: str) -> tuple[Modality, ...]:
     if unknown:
         raise ConfigError(f"no modality '{unknown[0]}': give a (sound), v (lips), av (both), or several as in a,v,av")
     return tuple(dict.fromkeys(Modality(name) for name in names))
+
+
+def parse_face(text: str) -> FaceChoice:
+    """`largest`, or a number."""
+    if text in ("speaking", "largest", "all"):
+        return cast(FaceChoice, text)
+    if text.isdecimal():
+        return int(text)
+    raise ConfigError(f"no face '{text}': give speaking, largest, all, or the number of a face, 0 for the first")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """`seehear transcribe`: recordings to text."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -9,14 +9,20 @@ from seehear.cli import options
 from seehear.cli.options import DEFAULT_DECODING
 from seehear.decoding.options import DecodingOptions
 
+if TYPE_CHECKING:
+    from seehear.transcript import Transcript
+
 
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Video or sound, anything that FFmpeg reads.")],
     model: options.ModelOption,
     modality: Annotated[
         Literal["auto", "a", "v", "av"],
-        typer.Option(help="Sound, lips, both, or what the file has."),
+        typer.Option(help="Sound, lips, both, or at any time what there is."),
     ] = "auto",
+    face: Annotated[
+        str, typer.Option(help="Whose lips: speaking, the one who speaks; largest; all; or the number of a face.")
+    ] = "speaking",
     detector: options.DetectorOption = "auto",
     face_model: options.FaceModelOption = None,
     output_dir: Annotated[
@@ -30,6 +36,9 @@ def transcribe(
             help="txt, vtt, srt, tsv, json, several as in txt,srt, or all. Without --output_dir, files go here.",
         ),
     ] = None,
+    save_crops: Annotated[
+        bool, typer.Option("--save_crops", help="Write what the model saw as NAME-crops.mp4, with its text.")
+    ] = False,
     word_timestamps: Annotated[
         bool, typer.Option("--word_timestamps", help="Find out when each word is said; json and subtitles tell.")
     ] = False,
@@ -40,6 +49,9 @@ def transcribe(
     highlight_words: Annotated[
         bool, typer.Option("--highlight_words", help="Underline each word of a subtitle as it is said.")
     ] = False,
+    longest: options.LongestOption = options.DEFAULT_WINDOWS.longest,
+    pause: options.PauseOption = options.DEFAULT_WINDOWS.pause,
+    whole: options.WholeOption = False,
     decode: options.DecodeOption = DEFAULT_DECODING.method,
     beam_size: options.BeamSizeOption = DEFAULT_DECODING.beam_size,
     ctc_weight: options.CTCWeightOption = DEFAULT_DECODING.ctc_weight,
@@ -47,6 +59,7 @@ def transcribe(
     max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
     lm: options.LanguageModelOption = None,
     lm_weight: options.LanguageWeightOption = options.DEFAULT_LANGUAGE_WEIGHT,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
@@ -57,32 +70,62 @@ def transcribe(
     not keep the others from being transcribed; the exit status is then 1.
     """
     formats = options.parse_formats(output_format or "all")
-    folder = output_dir or (Path() if output_format else None)
+    whose = options.parse_face(face)
+    folder = output_dir or (Path() if output_format or save_crops else None)
     options.use_threads(threads)
 
+    from seehear.cli.progress import RecordingProgress
     from seehear.errors import SeehearError
     from seehear.files import require_writable
+    from seehear.listening.options import WindowOptions
     from seehear.recognizer import load
-    from seehear.transcript import SubtitleOptions, output_names, write_transcript
+    from seehear.transcribing.crops_video import CropsVideos
+    from seehear.transcript import SubtitleOptions, Transcript, output_names, write_transcript
 
     cut = SubtitleOptions(max_line_width, max_line_count, highlight_words)
     word_timestamps = word_timestamps or cut != SubtitleOptions()  # which need them
     language_weight = lm_weight if lm else 0.0
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
+    windows = WindowOptions(longest, pause, whole=whole)
     if folder:
         require_writable(folder)
     recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype)
+    names = output_names(files)
+    named = dict(zip(files, names, strict=True))
+    crops = CropsVideos(folder or Path(), named, by_face=whose == "all") if save_crops else None
     failed = False
-    for path, name in zip(files, output_names(files), strict=True):
-        try:
-            transcript = recognizer.transcribe(path, modality, decoding, detector=detector, word_times=word_timestamps)
-            for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
-                typer.echo(f"{path}: {note}", err=True)
-            typer.echo(f"{path}: {transcript.text}" if len(files) > 1 else transcript.text)
-            if folder:
-                write_transcript(transcript, folder, name, formats, cut)
-        except (SeehearError, OSError) as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            failed = True
+    with RecordingProgress() as progress:
+        results = recognizer.transcribe_all(
+            files,
+            modality,
+            decoding,
+            detector=detector,
+            face=whose,
+            windows=windows,
+            word_times=word_timestamps,
+            batch_size=batch_size,
+            on_progress=progress.advance,
+            on_window=crops.add if crops else None,
+        )
+        for (path, result), name in zip(results, names, strict=True):
+            if crops:
+                crops.close(path)
+            with progress.paused():
+                try:
+                    if not isinstance(result, Transcript):
+                        raise result
+                    _tell(path, result, len(files) > 1)
+                    if folder and (output_dir or output_format):
+                        write_transcript(result, folder, name, formats, cut)
+                except (SeehearError, OSError) as error:
+                    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+                    failed = True
     if failed:
         raise typer.Exit(1)
+
+
+def _tell(path: Path, transcript: "Transcript", named: bool) -> None:
+    """Print the text, and what there is to say about it."""
+    for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
+        typer.echo(f"{path}: {note}", err=True)
+    typer.echo(f"{path}: {transcript.text}" if named else transcript.text)

@@ -73,7 +73,7 @@ def probe(path: Path) -> MediaInfo:
             if frame is None:
                 video = None
             else:
-                height, width = _upright(frame, video).shape[:2]
+                height, width = _upright(frame, video, path).shape[:2]
         if video is None and audio is None:
             raise MediaError(f"{path}: no video and no sound can be read from it")
         return MediaInfo(
@@ -110,7 +110,7 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
                 interval = gap if gap < NOTICED_GAP else interval
                 picture = None
                 while number / FRAME_RATE <= (shown[0] + time) / 2:
-                    picture = _upright(shown[1], stream) if picture is None else picture
+                    picture = _upright(shown[1], stream, path) if picture is None else picture
                     yield picture
                     number += 1
             _check_length(path, time)
@@ -118,7 +118,7 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
         if shown is None:
             raise MediaError(f"{path}: no frame of the video can be decoded")
         _note_early_end(container, path, "picture", shown[0], on_warning)
-        picture = _upright(shown[1], stream)
+        picture = _upright(shown[1], stream, path)
         yield picture
         number += 1
         while (number + 0.5) / FRAME_RATE < shown[0] + interval:
@@ -144,11 +144,14 @@ def read_audio(path: Path, *, num_frames: int | None = None, on_warning: Warn | 
 
     With `num_frames` it is cut or padded with silence to 640 samples for each of so many video frames.
     """
-    audio = np.concatenate([np.zeros(0, np.float32), *iter_audio(path, on_warning=on_warning)])
-    if num_frames is not None:
-        wanted = num_frames * SAMPLES_PER_FRAME
-        audio = audio[:wanted] if len(audio) >= wanted else np.pad(audio, (0, wanted - len(audio)))
-    return audio
+    wanted = None if num_frames is None else num_frames * SAMPLES_PER_FRAME
+    chunks, length = [np.zeros(0, np.float32)], 0
+    for chunk in iter_audio(path, on_warning=on_warning):
+        if wanted is None or length < wanted:  # the rest is read for what there is to warn of
+            chunks.append(chunk)
+            length += len(chunk)
+    audio = np.concatenate(chunks)
+    return audio if wanted is None else np.pad(audio[:wanted], (0, max(0, wanted - length)))
 
 
 @contextmanager
@@ -211,6 +214,8 @@ def _decoded(container: Any, stream: Any, path: Path, on_warning: Warn | None) -
                 damaged += 1
     except av.FFmpegError as error:  # the container breaks off: what came before it counts
         _warn(on_warning, f"{path}: breaks off ({_reason(error)})")
+    except IndexError:  # PyAV, when all is read, if a stream turned up on the way that the header did not announce
+        pass
     if damaged:
         _warn(on_warning, f"{path}: {damaged} damaged packets were left out")
 
@@ -228,10 +233,10 @@ def _timed(frames: Iterator[Any], stream: Any) -> Iterator[tuple[float, Any]]:
         yield time, frame
 
 
-def _upright(frame: Any, stream: Any) -> NDArray[np.uint8]:
+def _upright(frame: Any, stream: Any, path: Path) -> NDArray[np.uint8]:
     """RGB (H, W, 3), rotated as the file asks, with square pixels."""
     if frame.width * frame.height > MAX_PIXELS:
-        raise MediaError(f"pictures of {frame.width}×{frame.height} are refused")
+        raise MediaError(f"{path}: pictures of {frame.width}×{frame.height} are refused")
     ratio = stream.sample_aspect_ratio
     width = round(frame.width * float(ratio)) if ratio else frame.width
     if not 0 < width * frame.height <= MAX_PIXELS:
@@ -260,6 +265,8 @@ def _placed_sound(
     early = given = 0  # samples at 16 kHz: before `start`, and given out or cut since the first
     for frame in _decoded(container, stream, path, on_warning):
         samples, rate = mono(frame), frame.sample_rate
+        if not 0 < rate <= MAX_SAMPLE_RATE:
+            raise MediaError(f"{path}: sound of {rate} samples a second is refused")
         if first is None:
             first = _seconds(frame, default=0.0)
             offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
@@ -314,17 +321,32 @@ class Resampler:
         return chunks
 
 
+DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+"""NumPy's names of FFmpeg's formats of samples; planar ones end in p."""
+LOUDEST = 100.0
+"""Decoded samples beyond this many times full scale are damage and are cut to it."""
+
+
 def mono(frame: Any) -> NDArray[np.float32]:
     """The mean of a frame's channels (S,): it cannot clip, and a silent channel costs loudness alone."""
-    samples = frame.to_ndarray()
+    samples = _samples(frame)
     if samples.dtype.kind in "iu":
         zero, scale = (128.0, 128.0) if samples.dtype == np.uint8 else (0.0, float(np.iinfo(samples.dtype).max) + 1.0)
         samples = (samples.astype(np.float32) - np.float32(zero)) / np.float32(scale)
-    channels = len(frame.layout.channels)
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    average: NDArray[np.float32] = np.nan_to_num(samples.astype(np.float32)).mean(axis=0, dtype=np.float32)
+    samples = np.clip(np.nan_to_num(samples), -LOUDEST, LOUDEST)
+    average: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
     return average
+
+
+def _samples(frame: Any) -> NDArray[Any]:
+    """(C, S). Not by PyAV's `to_ndarray`, which reads memory that is not the frame's from eight planes on."""
+    dtype = DTYPES.get(frame.format.name.removesuffix("p"))
+    if dtype is None:
+        raise ValueError(f"samples of format {frame.format.name}")
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        return np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]])
+    return np.frombuffer(frame.planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
 
 
 def _seconds(frame: Any, default: float) -> float:

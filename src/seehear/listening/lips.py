@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,9 @@ from seehear.data.mouth import MAX_GAP, FacesSeen, Placement, cut_all, place_tra
 from seehear.data.tracks import FaceTracker, Sighting, Track, followed_tracks
 from seehear.errors import FaceError
 from seehear.listening.activity import AROUND_MOTION, LIPS_MOVE, PICTURE_MOVES, lip_motion, picture_motion, widen
+from seehear.listening.options import FaceChoice
 from seehear.modality import CROP_SIZE
 
-FaceChoice = Literal["speaking", "largest", "all"] | int
-"""Whose lips are read: of the face that speaks, the largest, every one, or the one with this number."""
 Picture = NDArray[np.uint8]
 
 

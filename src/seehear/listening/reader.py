@@ -27,8 +27,9 @@ from seehear import errors
 from seehear.data.media import Warn
 from seehear.errors import MediaError, SeehearError
 from seehear.listening.lips import Mouth
-from seehear.listening.stream import Event, ListeningOptions, Opened, Piece, Read, listen
-from seehear.listening.windows import Window, WindowOptions
+from seehear.listening.options import ListeningOptions, WindowOptions
+from seehear.listening.stream import Event, Opened, Piece, Read, listen
+from seehear.listening.windows import Window
 from seehear.modality import Modality
 
 MEMORY = 6 * 2**30

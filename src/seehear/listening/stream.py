@@ -5,9 +5,9 @@ video ─► faces ───┴─► active? ─► windows ──┴─► cro
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,10 @@ from seehear.data.faces import FaceDetector, MediaPipeDetector
 from seehear.data.media import MediaInfo, Warn, iter_audio, probe
 from seehear.errors import FaceError, MediaError
 from seehear.listening.activity import SoundActivity, sound_levels, widen
-from seehear.listening.lips import FaceChoice, FollowedFaces, Lips, Mouth, ReadyCrops
-from seehear.listening.windows import Window, Windower, WindowOptions
+from seehear.listening.lips import FollowedFaces, Lips, Mouth, ReadyCrops
+from seehear.listening.options import ListeningOptions
+from seehear.listening.windows import Window, Windower
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
-
-DetectorName = Literal["auto", "mediapipe", "cropped"]
 
 BLOCK = 10 * FRAME_RATE
 """Frames that are read at once."""
@@ -28,23 +27,10 @@ SOUND_AFTER_VIDEO = FRAME_RATE
 """Frames of sound after the last picture that are cut off; if there are more, they are heard."""
 NEAR = FRAME_RATE
 """Frames around sound in which moving lips are taken for the same speech, and make no window longer."""
+TIGHT = 5
+"""Frames around speech in which a face must be seen at least."""
 TOO_LONG_AS_A_WHOLE = 600.0
 """Seconds that a recording taken in one piece may last: attention takes memory by the square of its length."""
-
-
-@dataclass(frozen=True)
-class ListeningOptions:
-    """What is listened to in a recording."""
-
-    modality: Modality | None = None
-    """None: in each window what there is."""
-    detector: DetectorName = "auto"
-    """How the mouth is found. `cropped` takes the video for a mouth crop as prepared corpora hold them, `auto` does so
-    if it measures 96×96."""
-    face: FaceChoice = "speaking"
-    windows: WindowOptions = field(default_factory=WindowOptions)
-    face_model: Path | None = None
-    """MediaPipe's `.task` file; without it that of the cache, downloaded once if need be."""
 
 
 class Piece(NamedTuple):
@@ -246,13 +232,7 @@ class _Listener:
 
     def _piece(self, window: Window) -> Piece | None:
         """What there is of a window; None if nothing is."""
-        mouths: list[Mouth] = []
-        missing = ""
-        if self.lips is not None:
-            try:
-                mouths = self.lips.mouths(window.start, window.end)
-            except FaceError as error:
-                self.no_face, missing = error, str(error)
+        window, mouths, missing = self._look(window)
         origin = self.windower.known - len(self.heard)
         heard = bool(self.heard[window.speech_start - origin : window.speech_end - origin].any())
         asked = self.wanted is not None or (self.options.windows.whole and not mouths)
@@ -267,6 +247,21 @@ class _Listener:
         audio = self.sound.between(window.start, window.end) if self.sound is not None and listened else None
         reason = self._reason(listened, missing)
         return Piece(window, modality if mouths else Modality.AUDIO, reason, audio, tuple(mouths))
+
+    def _look(self, window: Window) -> tuple[Window, list[Mouth], str]:
+        """The window, its mouths, and why there are none. If no face is there all the time, one that is there as long
+        as somebody speaks will do, and the window is no longer than that."""
+        if self.lips is None:
+            return window, [], ""
+        try:
+            return window, self.lips.mouths(window.start, window.end), ""
+        except FaceError as error:
+            self.no_face = error
+        tight = window.without_margins(TIGHT)
+        if tight != window:
+            with suppress(FaceError):
+                return tight, self.lips.mouths(tight.start, tight.end), ""
+        return window, [], str(self.no_face)
 
     def _reason(self, listened: bool, missing: str) -> str:
         """Why these streams are used."""

@@ -5,37 +5,13 @@ in which nobody speaks. What is longer than a window may be is cut where it is l
 there, so that each word is whole in one of them.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seehear.errors import ConfigError
+from seehear.listening.options import WindowOptions
 from seehear.modality import FRAME_RATE
-
-
-@dataclass(frozen=True)
-class WindowOptions:
-    """How a recording is cut; all in seconds."""
-
-    longest: float = 24.0
-    """Longest window: 600 frames, the longest clip that the paper trains on."""
-    pause: float = 0.8
-    """Silence at which one window ends and another may begin."""
-    margin: float = 1.0
-    """Silence that is kept before and after speech; twice as much at the ends of the recording."""
-    overlap: float = 1.6
-    """How far two windows reach into each other where there is no pause."""
-    whole: bool = False
-    """Take the recording in one piece, whatever its length."""
-
-    def __post_init__(self) -> None:
-        if self.longest < 2 * (self.margin + self.overlap):
-            least = 2 * (self.margin + self.overlap)
-            raise ConfigError(f"a window must be {least:.1f} s long at least, not {self.longest:g}")
-        if self.pause <= 0:
-            raise ConfigError(f"a pause must be longer than {self.pause:g} s")
 
 
 class Window(NamedTuple):
@@ -49,6 +25,11 @@ class Window(NamedTuple):
     speech_end: int
     continues: bool = False
     """Whether speech goes on without a pause from the window before, which reaches as far beyond `speech_start`."""
+
+    def without_margins(self, kept: int) -> "Window":
+        """The window with at most `kept` frames around speech, but for what overlaps with the window before."""
+        start = self.start if self.continues else max(self.start, self.speech_start - kept)
+        return self._replace(start=start, end=max(start + 1, min(self.end, self.speech_end + kept)))
 
 
 class Windower:

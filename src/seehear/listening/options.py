@@ -1,0 +1,50 @@
+"""What is listened to in a recording, and how it is cut."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from seehear.errors import ConfigError
+from seehear.modality import Modality
+
+DetectorName = Literal["auto", "mediapipe", "cropped"]
+FaceChoice = Literal["speaking", "largest", "all"] | int
+"""Whose lips are read: of the face that speaks, the largest, every one, or the one with this number."""
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How a recording is cut; all in seconds."""
+
+    longest: float = 24.0
+    """Longest window: 600 frames, the longest clip that the paper trains on."""
+    pause: float = 0.8
+    """Silence at which one window ends and another may begin."""
+    margin: float = 1.0
+    """Silence that is kept before and after speech; twice as much at the ends of the recording."""
+    overlap: float = 1.6
+    """How far two windows reach into each other where there is no pause."""
+    whole: bool = False
+    """Take the recording in one piece, whatever its length."""
+
+    def __post_init__(self) -> None:
+        if self.longest < 2 * (self.margin + self.overlap):
+            least = 2 * (self.margin + self.overlap)
+            raise ConfigError(f"a window must be {least:.1f} s long at least, not {self.longest:g}")
+        if self.pause <= 0:
+            raise ConfigError(f"a pause must be longer than {self.pause:g} s")
+
+
+@dataclass(frozen=True)
+class ListeningOptions:
+    """What is listened to in a recording."""
+
+    modality: Modality | None = None
+    """None: in each window what there is."""
+    detector: DetectorName = "auto"
+    """How the mouth is found. `cropped` takes the video for a mouth crop as prepared corpora hold them, `auto` does so
+    if it measures 96×96."""
+    face: FaceChoice = "speaking"
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    face_model: Path | None = None
+    """MediaPipe's `.task` file; without it that of the cache, downloaded once if need be."""
