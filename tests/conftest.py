@@ -1,11 +1,13 @@
 """What several tests share: a model folder and a corpus made on the spot, and the material beside the checkout."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from seehear.card import ModelCard
 from seehear.checkpoint import save_model
@@ -87,6 +89,19 @@ def face_at(x: float, y: float, scale: float = 1.0, degrees: float = 0.0) -> Fac
     turn = scale * np.exp(1j * np.deg2rad(degrees))
     z = ((MEAN_POINTS - MEAN_MOUTH) @ (1, 1j)) * turn
     return np.stack([z.real + x, z.imag + y], axis=1).astype(np.float32)
+
+
+class ScriptedDetector:
+    """Sees what it is told to."""
+
+    def __init__(self, script: Sequence[Sequence[FacePoints]], every: int = 1) -> None:
+        self.script = script
+        self.every = every
+        self.looked_at: list[int] = []
+
+    def detect(self, number: int, frame: NDArray[np.uint8]) -> list[FacePoints]:
+        self.looked_at.append(number)
+        return list(self.script[number])
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Media files made for tests: a white flash and a beep at the same instant of the file's own clock."""
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -107,3 +108,15 @@ def rotate_header(path: Path, quarter_turns: int) -> None:
     header = content.index(b"tkhd")
     struct.pack_into(">9i", content, header + 4 + 40, *matrices[quarter_turns])
     path.write_bytes(content)
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+    """An H.264 video of (H, W, 3) RGB frames at 25 a second, visually lossless."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "8", "preset": "ultrafast"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path

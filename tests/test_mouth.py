@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import MEAN_POINTS, face_at
+from conftest import MEAN_POINTS, ScriptedDetector, face_at
+from media_files import write_video
 from seehear.data.clipfile import MouthClip, write_clip
-from seehear.data.faces import STABLE, FacePoints, MediaPipeDetector
+from seehear.data.faces import STABLE, MediaPipeDetector
 from seehear.data.media import iter_frames
 from seehear.data.mouth import (
     FACE_FRAME,
@@ -32,33 +32,8 @@ from seehear.data.tracks import face_size
 from seehear.errors import FaceError, MediaError
 
 
-class ScriptedDetector:
-    """Sees what it is told to."""
-
-    def __init__(self, script: Sequence[Sequence[FacePoints]], every: int = 1) -> None:
-        self.script = script
-        self.every = every
-        self.looked_at: list[int] = []
-
-    def detect(self, number: int, frame: NDArray[np.uint8]) -> list[FacePoints]:
-        self.looked_at.append(number)
-        return list(self.script[number])
-
-
 def blank(frames: int, height: int = 288, width: int = 360) -> "list[NDArray[np.uint8]]":
     return [np.full((height, width, 3), 90, np.uint8)] * frames
-
-
-def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
-    """An H.264 video of (H, W, 3) RGB frames at 25 a second, visually lossless."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "8", "preset": "ultrafast"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 # Smoothing

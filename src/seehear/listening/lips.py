@@ -143,18 +143,22 @@ class FollowedFaces:
         return tracks
 
     def _crop(self, start: int, end: int, placements: dict[int, Placement]) -> dict[int, Picture]:
-        """Crops of all faces that are placed; those of frames that were cropped before are taken from there."""
+        """Crops of all faces that are placed; those of frames that were cropped before are taken from there, and after
+        the last frame it is repeated."""
         again = max(0, self._cropped - start)
+        if min(end, self._read) <= start + again:
+            raise FaceError("the video has ended")
         for _ in islice(self._behind, max(0, start - self._cropped)):
             pass
-        frames = islice(self._behind, end - start - again)
-        new = cut_all(frames, [placement.to_crop[again:] for placement in placements.values()])
+        frames = islice(self._behind, min(end, self._read) - start - again)
+        shown = slice(again, min(end, self._read) - start)
+        new = cut_all(frames, [placement.to_crop[shown] for placement in placements.values()])
         before, old = self._before
         crops = {}
         for face, part in zip(placements, new, strict=True):
             known = old[face][start - before :] if again and face in old else np.repeat(part[:1], again, 0)
-            crops[face] = np.concatenate([known[:again], part])
-        self._cropped, self._before = end, (start, crops)
+            crops[face] = _lengthened(np.concatenate([known[:again], part]), end - start)
+        self._cropped, self._before = min(end, self._read), (start, crops)
         return crops
 
     def forget(self, before: int) -> None:
@@ -168,6 +172,11 @@ def _motion(track: Track, frame: int) -> float:
     """How far the lips of a face moved up to this frame, one of those it was seen in."""
     position = bisect_left(track.frames, frame)
     return lip_motion(track.points[position - 1], track.points[position]) if position else 0.0
+
+
+def _lengthened(crops: Picture, frames: int) -> Picture:
+    """`crops`, the last of them repeated until there are so many `frames`."""
+    return np.concatenate([crops, np.repeat(crops[-1:], frames - len(crops), 0)])
 
 
 def _with_last(frames: Iterator[Picture]) -> Iterator[tuple[Picture, bool]]:
@@ -213,10 +222,10 @@ class ReadyCrops:
     def mouths(self, start: int, end: int) -> list[Mouth]:
         """See `Lips`."""
         crops = self._crops[start - self._origin : end - self._origin]
-        if not len(crops):
+        if end - start - len(crops) > MAX_GAP or not len(crops):
             raise FaceError("the video has ended")
         require_picture(crops)
-        return [Mouth(0, crops, 1.0, "ready crops")]
+        return [Mouth(0, _lengthened(crops, end - start), 1.0, "ready crops")]
 
     def forget(self, before: int) -> None:
         """See `Lips`."""

@@ -86,16 +86,13 @@ class Windower:
         following = int(active[pauses[0] + 1]) if len(pauses) else None
         start = first - self._half if self._cut is not None else self._before(first)
         if last - first > self._longest:
-            return self._cut_short(start, first)
+            enough = final or self.known >= first + self._longest + self._half
+            return self._cut_short(start, first) if enough else None
         if following is None and not final and self.known - last < 2 * self._margin:
             return None
-        end = (
-            min(last + self._margin, self.known)
-            if following is None
-            else min(last + self._margin, (last + following) // 2)
-        )
-        if following is None and final and self.known - last <= 2 * self._margin:
-            end = self.known
+        edge = self.known if following is None else (last + following) // 2
+        near_end = final and following is None and edge - last <= 2 * self._margin
+        end = edge if near_end else min(last + self._margin, edge)
         window = Window(start, end, first, last, self._cut is not None)
         self._free, self._cut = end, None
         return window
