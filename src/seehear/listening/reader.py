@@ -47,7 +47,9 @@ Message = tuple[dict[str, Any], list[np.ndarray[Any, Any]]]
 class Reader:
     """Reads recordings, one after the other, in a process that is started when the first one comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = MEMORY) -> None:
+        """The process may allocate `memory` bytes, where the system can hold it to that."""
+        self.memory = memory
         self._process: subprocess.Popen[bytes] | None = None
 
     def listen(self, path: Path, options: ListeningOptions, on_warning: Warn) -> Iterator[Event]:
@@ -91,7 +93,7 @@ class Reader:
 
     def _ask(self, path: Path, options: ListeningOptions) -> Iterator[Message]:
         """Messages about a recording, the last one left out. Raises what `listen` raised, and `_DiedError`."""
-        process = self._process = self._process or _start()
+        process = self._process = self._process or _start(self.memory)
         assert process.stdin is not None
         assert process.stdout is not None
         request = {"path": str(path), "folder": str(Path.cwd()), "options": asdict(options)}
@@ -127,11 +129,11 @@ class _DiedError(Exception):
     """The process is dead or hangs."""
 
 
-def _start() -> "subprocess.Popen[bytes]":
+def _start(memory: int) -> "subprocess.Popen[bytes]":
     package = str(Path(seehear.__file__).parents[1])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [sys.executable, "-c", "from seehear.listening.reader import serve; serve()"],
+        [sys.executable, "-c", f"from seehear.listening.reader import serve; serve({memory})"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
@@ -234,12 +236,13 @@ def _parse(options: dict[str, Any]) -> ListeningOptions:
     return ListeningOptions(**{**options, **parsed})
 
 
-def serve() -> None:
-    """Read the recordings whose paths come on standard input; what is found goes to standard output."""
+def serve(memory: int) -> None:
+    """Read the recordings whose paths come on standard input, in so many bytes; what is found goes to standard
+    output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that asked will close the pipe
-    _limit_memory()
+    _limit_memory(memory)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
@@ -253,17 +256,17 @@ def serve() -> None:
         except SeehearError as error:
             _send(answers, {"error": type(error).__name__, "message": str(error)}, [])
         except MemoryError:
-            message = f"{request['path']}: it takes more than {MEMORY / 2**30:.0f} GiB of memory to read"
+            message = f"{request['path']}: it takes more than {memory / 2**30:.1f} GiB of memory to read"
             _send(answers, {"error": "MediaError", "message": message}, [])
         except OSError as error:
             _send(answers, {"error": "MediaError", "message": f"{request['path']}: {error}"}, [])
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory: int) -> None:
     """Where the system can."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+        limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
