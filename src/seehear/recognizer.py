@@ -19,7 +19,7 @@ from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from seehear.data.faces import FaceDetector
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
-from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
@@ -30,6 +30,7 @@ from seehear.model.usr import USR
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
 from seehear.transcribing.assembly import Assembly
 from seehear.transcribing.batches import Heard, Input, Transcriber
+from seehear.transcribing.choice import Believed, choose_streams, silence_doubtful
 from seehear.transcribing.speaker import speaking
 from seehear.transcript import Transcript
 
@@ -115,6 +116,7 @@ class Recognizer:
         face: FaceChoice = "speaking",
         windows: WindowOptions = DEFAULT_WINDOWS,
         word_times: bool = False,
+        no_speech_threshold: float = NO_SPEECH,
     ) -> Transcript:
         """What is said in the file `media`, up to 12 hours of video or sound.
 
@@ -129,6 +131,7 @@ class Recognizer:
                 itself, or a number.
             windows: how the recording is cut.
             word_times: whether to say when each word is said, which takes a few times as long as encoding.
+            no_speech_threshold: where a window's `no_speech_prob` is above it, nothing is written; 1: never.
 
         Raises:
             MediaError: the file cannot be read, or lacks what `modality` asks for.
@@ -142,6 +145,7 @@ class Recognizer:
             face=face,
             windows=windows,
             word_times=word_times,
+            no_speech_threshold=no_speech_threshold,
         )
         if isinstance(result, Transcript):
             return result
@@ -157,6 +161,7 @@ class Recognizer:
         face: FaceChoice = "speaking",
         windows: WindowOptions = DEFAULT_WINDOWS,
         word_times: bool = False,
+        no_speech_threshold: float = NO_SPEECH,
         batch_size: int = BATCH_SIZE,
         on_progress: Progress | None = None,
         on_window: OnWindow | None = None,
@@ -174,18 +179,28 @@ class Recognizer:
 
         def recognise() -> None:
             """What is waiting."""
+            inputs = [item.given for item in waiting]
             try:
-                results: Sequence[Heard | MediaError] = transcriber([item.given for item in waiting])
+                results = [
+                    Believed(given, heard, None) for given, heard in zip(inputs, transcriber(inputs), strict=True)
+                ]
+                if listening.modality is None:
+                    moving = [item.piece.moving for item in waiting]
+                    results = choose_streams(inputs, moving, [result.heard for result in results], transcriber)
             except (MemoryError, RuntimeError) as error:
-                results = [MediaError(f"{item.recording.path}: {_first_line(error)}") for item in waiting]
-            for (recording, piece, mouth, given), heard in zip(waiting, results, strict=True):
-                recording.waiting -= 1
-                if isinstance(heard, MediaError):
-                    recording.error = recording.error or heard
-                    continue
-                recording.assembly.add(piece, given.modality, mouth, heard)
+                results = []
+                for item in waiting:
+                    item.recording.error = item.recording.error or MediaError(
+                        f"{item.recording.path}: {_first_line(error)}"
+                    )
+            for (recording, piece, mouth, _), (given, found, reason) in zip(waiting, results, strict=False):
+                heard = silence_doubtful(found, no_speech_threshold)
+                seen = mouth if given.video is not None else None
+                recording.assembly.add(piece._replace(reason=reason or piece.reason), given.modality, seen, heard)
                 if on_window:
-                    on_window(recording.path, piece, None if mouth is None else mouth.face, given, heard)
+                    on_window(recording.path, piece, None if seen is None else seen.face, given, heard)
+            for item in waiting:
+                item.recording.waiting -= 1
             waiting.clear()
 
         for source in media:

@@ -37,7 +37,7 @@ class Segment:
     avg_logprob: float
     """Mean log-probability of the tokens and the end of sentence under the model's decoder."""
     no_speech_prob: float = 0.0
-    """The probability of the model's CTC head that nothing is said."""
+    """How likely the model's CTC head holds it that nothing is said, and not the text, per token of it."""
     words: tuple[Word, ...] = ()
     """Empty where nobody asked for them."""
     modality: Modality | None = None

@@ -7,7 +7,7 @@ import typer
 
 from seehear.cli import options
 from seehear.cli.options import DEFAULT_DECODING
-from seehear.decoding.options import DecodingOptions
+from seehear.decoding.options import NO_SPEECH, DecodingOptions
 
 if TYPE_CHECKING:
     from seehear.transcript import Transcript
@@ -59,6 +59,12 @@ def transcribe(
     max_length_ratio: options.MaxLengthRatioOption = DEFAULT_DECODING.max_length_ratio,
     lm: options.LanguageModelOption = None,
     lm_weight: options.LanguageWeightOption = options.DEFAULT_LANGUAGE_WEIGHT,
+    no_speech_threshold: Annotated[
+        float,
+        typer.Option(
+            "--no_speech_threshold", min=0.0, max=1.0, help="Probability of silence above which nothing is written."
+        ),
+    ] = NO_SPEECH,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DTypeOption = "float32",
@@ -103,6 +109,7 @@ def transcribe(
             face=whose,
             windows=windows,
             word_times=word_timestamps,
+            no_speech_threshold=no_speech_threshold,
             batch_size=batch_size,
             on_progress=progress.advance,
             on_window=crops.add if crops else None,

@@ -182,7 +182,7 @@ def pack(event: Event) -> Message:
     mouths = [{**mouth._asdict(), "frames": None} for mouth in event.mouths]
     header = {"window": event.window, "modality": event.modality, "reason": event.reason, "mouths": mouths}
     sound = [] if event.audio is None else [event.audio]
-    return {**header, "sound": len(sound)}, [*sound, *(mouth.frames for mouth in event.mouths)]
+    return {**header, "moving": event.moving, "sound": len(sound)}, [*sound, *(mouth.frames for mouth in event.mouths)]
 
 
 def unpack(message: Message) -> Event:
@@ -198,7 +198,14 @@ def unpack(message: Message) -> Event:
         Mouth(**{**facts, "frames": frames, "notes": tuple(facts["notes"])})
         for facts, frames in zip(header["mouths"], pictures, strict=True)
     )
-    return Piece(Window(*header["window"]), Modality(header["modality"]), header["reason"], audio, tuple(mouths))
+    return Piece(
+        Window(*header["window"]),
+        Modality(header["modality"]),
+        header["reason"],
+        audio,
+        tuple(mouths),
+        header["moving"],
+    )
 
 
 def _send(pipe: IO[bytes], header: dict[str, Any], arrays: list[np.ndarray[Any, Any]]) -> None:

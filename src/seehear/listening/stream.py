@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seehear.data.faces import FaceDetector, MediaPipeDetector
 from seehear.data.media import MediaInfo, Warn, iter_audio, probe
 from seehear.errors import FaceError, MediaError
-from seehear.listening.activity import SoundActivity, sound_levels, widen
+from seehear.listening.activity import SoundActivity, even, sound_levels, widen
 from seehear.listening.lips import FollowedFaces, Lips, Mouth, ReadyCrops
 from seehear.listening.options import ListeningOptions
 from seehear.listening.windows import Window, Windower
@@ -41,8 +41,10 @@ class Piece(NamedTuple):
     reason: str
     """Why this modality."""
     audio: NDArray[np.float32] | None
-    """(640·T,) sound."""
+    """(640·T,) sound, made louder where it is faint."""
     mouths: tuple[Mouth, ...] = ()
+    moving: bool = False
+    """Whether lips move in it."""
 
 
 class Opened(NamedTuple):
@@ -145,7 +147,7 @@ class _Listener:
         self.seen = 0  # frames whose lips are known
         self.video_ended = self.lips is None
         self.moving = np.zeros(0, bool)  # of the frames from `windower.known` on
-        self.heard = np.zeros(0, bool)  # of the frames from `windower.needed` on
+        self.activity = np.zeros((0, 2), bool)  # heard, moving: of the frames from `windower.needed` on
         self.no_face: FaceError | None = None
 
     def _open_sound(self) -> _Sound | None:
@@ -218,13 +220,13 @@ class _Listener:
         if self.sound is not None:
             loudness = sound_levels(self.sound.between(start, end))
             heard = self.sound.activity(loudness)
-        self.heard = np.concatenate([self.heard, heard])
+        self.activity = np.concatenate([self.activity, np.stack([heard, moving], axis=1)])
         self.windower.add(heard | (moving & ~widen(heard, NEAR)), loudness)
 
     def _forget(self) -> None:
         """Drop what no window to come can hold."""
         needed = self.windower.needed
-        self.heard = self.heard[len(self.heard) - (self.windower.known - needed) :]
+        self.activity = self.activity[len(self.activity) - (self.windower.known - needed) :]
         if self.sound is not None:
             self.sound.forget(needed)
         if self.lips is not None:
@@ -233,8 +235,9 @@ class _Listener:
     def _piece(self, window: Window) -> Piece | None:
         """What there is of a window; None if nothing is."""
         window, mouths, missing = self._look(window)
-        origin = self.windower.known - len(self.heard)
-        heard = bool(self.heard[window.speech_start - origin : window.speech_end - origin].any())
+        origin = self.windower.known - len(self.activity)
+        active = self.activity[window.speech_start - origin : window.speech_end - origin]
+        heard, moving = bool(active[:, 0].any()), bool(active[:, 1].any())
         asked = self.wanted is not None or (self.options.windows.whole and not mouths)
         listened = self.sound is not None and (heard or asked)
         if self.wanted is not None and self.wanted.uses_video and not mouths:
@@ -244,9 +247,9 @@ class _Listener:
         if not mouths and not listened:
             return None
         modality = Modality.AUDIOVISUAL if listened else Modality.VIDEO
-        audio = self.sound.between(window.start, window.end) if self.sound is not None and listened else None
+        audio = even(self.sound.between(window.start, window.end)) if self.sound is not None and listened else None
         reason = self._reason(listened, missing)
-        return Piece(window, modality if mouths else Modality.AUDIO, reason, audio, tuple(mouths))
+        return Piece(window, modality if mouths else Modality.AUDIO, reason, audio, tuple(mouths), moving)
 
     def _look(self, window: Window) -> tuple[Window, list[Mouth], str]:
         """The window, its mouths, and why there are none. If no face is there all the time, one that is there as long

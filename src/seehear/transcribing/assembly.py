@@ -49,6 +49,8 @@ class Assembly:
             self._note_mouth(piece, mouth)
         if heard.looped:
             self.note(f"the decoder repeated itself at {start / FRAME_RATE:.1f} s: the text there is CTC's")
+        if heard.doubtful:
+            self.note(f"there seems to be no speech at {start / FRAME_RATE:.1f} s: nothing is written")
         before = self._before(part)
         if before is not None:
             kept, dropped = join(before.words, part.words, (start, before.piece.window.end))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -53,10 +54,17 @@ class Heard(NamedTuple):
     """Their places are in frames of the window."""
     avg_logprob: float
     """Mean log-probability of the tokens and the end of sentence under the decoder."""
-    no_speech_prob: float
-    """Of the CTC head: that nothing is said."""
+    evidence: float
+    """Log-odds of the text against silence under CTC, in nats; 0 if there is no text."""
     looped: bool
     """The decoder repeated itself, so that the text is that of CTC."""
+    doubtful: str = ""
+    """A text that is not believed."""
+
+    @property
+    def no_speech_prob(self) -> float:
+        """How likely CTC holds it that nothing is said, and not this text, per token of it."""
+        return float(1 / (1 + np.exp(np.clip(self.evidence / max(1, len(self.tokens)), -500, 500))))
 
 
 def part(given: Input, start: int, end: int) -> Input:
@@ -84,7 +92,7 @@ class Transcriber:
     """Find out when each word is said from the decoder; else words are placed by CTC, which is rough."""
 
     def __call__(self, inputs: Sequence[Input]) -> list[Heard]:
-        """What is said in each of `inputs`; it does not depend on the others."""
+        """What is said in each of `inputs`; it does not depend on the others, but for the last digits."""
         heard: dict[int, Heard] = {}
         for modality in Modality:
             chosen = [number for number, given in enumerate(inputs) if given.modality is modality]
@@ -118,8 +126,8 @@ class Transcriber:
         tokens = tuple(token for word in words for token in word.tokens)
         shares = np.array([len(left.tokens) + 1, len(right.tokens) + 1])
         score = float(np.average([left.avg_logprob, right.avg_logprob], weights=shares))
-        silent = left.no_speech_prob * right.no_speech_prob
-        return Heard(tokens, self.tokenizer.decode(tokens), words, score, silent, left.looped or right.looped)
+        evidence = left.evidence + right.evidence
+        return Heard(tokens, self.tokenizer.decode(tokens), words, score, evidence, left.looped or right.looped)
 
     @torch.no_grad()
     def _transcribe(self, inputs: list[Input], modality: Modality) -> list[Heard]:
@@ -134,10 +142,10 @@ class Transcriber:
             rows = [other if loop else row for row, other, loop in zip(rows, by_ctc, looped, strict=True)]
             scores = self.mean_log_probs(rows, features, mask, modality)
             log_probs = logits.float().log_softmax(-1)
-            blanks = log_probs[..., BLANK].masked_fill(~mask, 0.0).sum(1).exp().tolist()
+            evidence = _evidence(log_probs, mask, rows)
         words = self._place_words(rows, streams, log_probs, mask)
         texts = map(self.tokenizer.decode, rows)
-        found = zip(map(tuple, rows), texts, words, scores, blanks, looped, strict=True)
+        found = zip(map(tuple, rows), texts, words, scores, evidence, looped, strict=True)
         return [Heard(*facts) for facts in found]
 
     def precision(self) -> torch.autocast:
@@ -198,6 +206,19 @@ class Transcriber:
             tuple(PlacedWord(word, self.tokenizer.decode(word), *span) for word, span in zip(said, placed, strict=True))
             for said, placed in zip(words, spans, strict=True)
         ]
+
+
+def _evidence(log_probs: Tensor, mask: Tensor, rows: Sequence[Sequence[int]]) -> list[float]:
+    """The log-probability of each row of tokens under CTC, minus that of saying nothing."""
+    lengths = mask.sum(1)
+    counts = torch.tensor([len(row) for row in rows], device=mask.device)
+    tokens = torch.zeros(len(rows), max(1, int(counts.max())), dtype=torch.long, device=mask.device)
+    for target, row in zip(tokens, rows, strict=True):
+        target[: len(row)] = torch.tensor(row, dtype=torch.long)
+    said = -F.ctc_loss(log_probs.transpose(0, 1), tokens, lengths, counts, BLANK, reduction="none")
+    silent = log_probs[..., BLANK].masked_fill(~mask, 0.0).sum(1)
+    odds = torch.where(counts > 0, said - silent, 0.0)
+    return [max(value, -1e6) for value in odds.tolist()]
 
 
 def _by_word(words: Sequence[Sequence[int]], times: Sequence[TokenTime]) -> list[tuple[int, int, float]]:

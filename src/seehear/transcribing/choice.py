@@ -1,0 +1,54 @@
+"""What is believed of what was heard: another stream where both together say little, and nothing where nothing is said.
+
+Both are judged by CTC, which, unlike a decoder, has learnt what nothing sounds and looks like (RESULTS.md).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from seehear.modality import Modality
+from seehear.transcribing.batches import Heard, Input, Transcriber
+
+FEEBLE = 5.0
+"""Nats of evidence per token below which sound and lips are asked one by one: clean speech has 8 and more."""
+
+
+class Believed(NamedTuple):
+    """What is believed of a window."""
+
+    given: Input
+    heard: Heard
+    reason: str | None
+    """Why another stream than asked first."""
+
+
+def choose_streams(
+    inputs: Sequence[Input], moving: Sequence[bool], heard: Sequence[Heard], transcriber: Transcriber
+) -> list[Believed]:
+    """For each of `inputs` what has most evidence: both streams, or one of them where both say little.
+
+    `moving` says whether lips move in a window: where they do not, they are not asked.
+    """
+    believed = [Believed(given, text, None) for given, text in zip(inputs, heard, strict=True)]
+    places: list[int] = []
+    others: list[Input] = []
+    for place, (given, text, lips) in enumerate(zip(inputs, heard, moving, strict=True)):
+        if given.modality is not Modality.AUDIOVISUAL or text.evidence >= FEEBLE * max(1, len(text.tokens)):
+            continue
+        alone = [given._replace(modality=Modality.AUDIO, video=None)]
+        if lips:
+            alone.append(given._replace(modality=Modality.VIDEO, audio=None))
+        places += [place] * len(alone)
+        others += alone
+    for place, given, text in zip(places, others, transcriber(others), strict=True):
+        if text.evidence > believed[place].heard.evidence:
+            unclear = "the sound is" if given.modality is Modality.VIDEO else "the lips are"
+            believed[place] = Believed(given, text, f"{unclear} of no help there")
+    return believed
+
+
+def silence_doubtful(heard: Heard, threshold: float) -> Heard:
+    """Nothing, where CTC finds it more likely than `threshold` that nothing is said."""
+    if not heard.tokens or heard.no_speech_prob <= threshold:
+        return heard
+    return heard._replace(tokens=(), text="", words=(), doubtful=heard.text)
