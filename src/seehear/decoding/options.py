@@ -8,7 +8,7 @@ DType = Literal["float32", "bf16"]
 """The numbers that a model computes with; weights stay float32, as do sums and probabilities."""
 
 NO_SPEECH = 0.12
-"""Probability, by CTC, that nothing is said, above which nothing is written: 2 nats of evidence per token (RESULTS.md)."""
+"""Probability, by CTC, that nothing is said, above which nothing is written: 2 nats of evidence for a token."""
 
 
 class DecodingMethod(StrEnum):

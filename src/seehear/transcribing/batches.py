@@ -4,7 +4,7 @@ inputs of any recordings ─► batches by modality ─► USR ─► decoding �
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.join import PlacedWord, join, repeats
 from seehear.decoding.language_model import LanguageModel
-from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
@@ -147,6 +147,25 @@ class Transcriber:
         texts = map(self.tokenizer.decode, rows)
         found = zip(map(tuple, rows), texts, words, scores, evidence, looped, strict=True)
         return [Heard(*facts) for facts in found]
+
+    @torch.no_grad()
+    def greedily(self, inputs: Sequence[Input]) -> list[list[int]]:
+        """The tokens of each of `inputs`, of one modality, by greedy attention: quickly."""
+        modality = inputs[0].modality
+        with self.precision():
+            streams, mask = self.streams(inputs, (modality,))
+            features = self.model.contextualise(streams, mask)[modality]
+            options = replace(self.options, method=DecodingMethod.ATTENTION)
+            return decode_batch(self.model, features, mask, modality, options)
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[Sequence[int]], inputs: Sequence[Input]) -> list[float]:
+        """The mean log-probability of each row of tokens in one of `inputs`, of one modality, under the decoder."""
+        modality = inputs[0].modality
+        with self.precision():
+            streams, mask = self.streams(inputs, (modality,))
+            features = self.model.contextualise(streams, mask)[modality]
+            return self.mean_log_probs(rows, features, mask, modality)
 
     def precision(self) -> torch.autocast:
         """The context in which the model computes."""
