@@ -1,14 +1,16 @@
-"""What models write where nothing is said, and whether CTC knows: does its probability of no speech tell the two apart?
+"""What is written where nothing is said, and what is lost of speech that is faint or noisy, by `seehear transcribe`.
 
-    python benchmarks/no_speech.py corpora/grid NAME=MODEL … [--split test --clips 30 --decode attention beam]
+    python benchmarks/no_speech.py corpora/grid NAME=MODEL … [--word-times word_times.tsv --noise FOLDER]
+        [--split test --clips 30 --decode attention beam]
 
-Clips of the split as they are, faint (−30 dB) and in white noise as loud as they are; and with a still mouth (the first
-frame) or a black picture, in silence, faint or loud noise. For each modality: the median of the probability, how many
-clips are above 0.6 and 0.9, and the words written per clip, or the WER where something is said, of all clips and (in
-brackets) if nothing were written for those above 0.9.
+Clips of the split as they are, faint, and in noise (white; with --noise also every recording in that folder) as loud as
+they are; and sound in which nobody speaks with lips that rest (the frames before the first word, back and forth; without
+--word-times, the first frame). All as files through the same path as any recording. For each modality, and for `auto`:
+the WER or the words written per clip, in brackets without the threshold on `no_speech_prob`.
 """
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,44 +18,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seehear.checkpoint import load_model
-from seehear.data.batch import single
-from seehear.data.clipfile import MouthClip
+import seehear
+from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
-from seehear.decoding.ctc import BLANK
-from seehear.decoding.decode import decode_batch
+from seehear.data.media import read_audio
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.metrics import count_words, total
-from seehear.modality import Modality
-from seehear.model.usr import USR
-from seehear.tokenizer import Tokenizer
+from seehear.recognizer import Recognizer
 
-GATE = 0.9
-
-
-def noise(like: NDArray[np.float32], amplitude: float) -> NDArray[np.float32]:
-    """White noise of a root mean square of `amplitude`, the same for equal clips."""
-    return np.random.default_rng(len(like)).normal(0.0, amplitude, len(like)).astype(np.float32)
+Sound = NDArray[np.float32]
+MODALITIES = ("a", "v", "av", "auto")
 
 
-def still(clip: MouthClip, audio: NDArray[np.float32]) -> MouthClip:
-    """A mouth that does not move."""
-    return MouthClip(np.repeat(clip.video[:1], len(clip.video), 0), audio)
+def level(audio: Sound) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) + 1e-12
 
 
-SPEECH: dict[str, Callable[[MouthClip], MouthClip]] = {
-    "as it is": lambda clip: clip,
-    "faint, −30 dB": lambda clip: MouthClip(clip.video, 0.0316 * clip.audio),
-    "in white noise, 0 dB": lambda clip: MouthClip(
-        clip.video, clip.audio + noise(clip.audio, float(np.sqrt(np.square(clip.audio).mean())))
-    ),
-}
-NO_SPEECH: dict[str, Callable[[MouthClip], MouthClip]] = {
-    "still mouth, silence": lambda clip: still(clip, 0.0 * clip.audio),
-    "still mouth, noise at −60 dB": lambda clip: still(clip, noise(clip.audio, 1e-3)),
-    "still mouth, noise at −20 dB": lambda clip: still(clip, noise(clip.audio, 1e-1)),
-    "black picture, silence": lambda clip: MouthClip(0 * clip.video, 0.0 * clip.audio),
-}
+def make_noise(kind: Sound | None, length: int, amplitude: float) -> Sound:
+    """A random part of a recording, or white noise, of a root mean square; the same for equal lengths."""
+    rng = np.random.default_rng(length)
+    noise = rng.normal(size=length)
+    if kind is not None:
+        first = int(rng.integers(0, len(kind) - length))
+        noise = kind[first : first + length].astype(np.float64)
+    return (noise * amplitude / level(noise)).astype(np.float32)
+
+
+def resting(clip: MouthClip, first_word: float | None) -> NDArray[np.uint8]:
+    """Lips that do not speak: the frames before the first word, back and forth."""
+    count = 1 if first_word is None else max(2, int(first_word * 25) - 3)
+    cycle = np.concatenate([clip.video[:count], clip.video[:count][::-1]])
+    return np.tile(cycle, (-(-len(clip.video) // len(cycle)), 1, 1))[: len(clip.video)]
+
+
+def conditions(recorded: dict[str, Sound]) -> dict[str, tuple[bool, Callable[[Sound], Sound]]]:
+    """By name: whether there is speech, and what becomes of a clip's sound."""
+    kinds: dict[str, Sound | None] = {"white noise": None, **recorded}
+    found: dict[str, tuple[bool, Callable[[Sound], Sound]]] = {
+        "speech": (True, lambda audio: audio),
+        "speech, −30 dB": (True, lambda audio: audio * np.float32(10**-1.5)),
+        "speech, −40 dB": (True, lambda audio: audio * np.float32(1e-2)),
+    }
+    for name, kind in kinds.items():
+        found[f"speech in {name}, 0 dB"] = (True, lambda a, kind=kind: a + make_noise(kind, len(a), level(a)))  # type: ignore[misc]
+    found["silence"] = (False, lambda audio: 0 * audio)
+    found["room, −60 dB"] = (False, lambda audio: make_noise(None, len(audio), 1e-3))
+    for name, kind in kinds.items():
+        found[f"{name} alone, −20 dB"] = (False, lambda a, kind=kind: make_noise(kind, len(a), 0.1))  # type: ignore[misc]
+    return found
 
 
 def main() -> None:
@@ -61,6 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
+    parser.add_argument("--word-times", type=Path)
+    parser.add_argument("--noise", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--clips", type=int, default=30)
     parser.add_argument("--decode", nargs="+", default=["attention", "beam"])
@@ -68,57 +83,55 @@ def main() -> None:
     torch.set_num_threads(1)
     corpus = Corpus.load(options.corpus)
     utterances = corpus.split(options.split)[: options.clips]
-    methods = {name: DecodingOptions(DecodingMethod(name), 10, 0.5, max_length_ratio=0.4) for name in options.decode}
+    starts: dict[str, float] = {}
+    for line in options.word_times.read_text().splitlines() if options.word_times else ():
+        id, start, *_ = line.split("\t")
+        starts.setdefault(id, float(start) if start[0].isdigit() else 0.0)
+    recorded = {path.stem: read_audio(path) for path in sorted(options.noise.glob("*.flac"))} if options.noise else {}
     for named in options.models:
         name, _, folder = named.partition("=")
-        model, tokenizer = load_model(Path(folder))
+        recognizer = seehear.load(folder)
         print(f"{name}, {len(utterances)} clips of '{options.split}'\n")
-        print(f"| | | P(no speech) | > 0.6; > 0.9 | {' | '.join(methods)} |")
-        print(f"| --- | --- | --- | --- |{' --- |' * len(methods)}")
-        for condition, change in {**SPEECH, **NO_SPEECH}.items():
-            clips = [change(corpus.read(utterance)) for utterance in utterances]
-            for modality in Modality:
-                cells = measure(model, tokenizer, utterances, clips, modality, methods, condition in SPEECH)
-                print(f"| {condition} | {modality.value.upper()} | {' | '.join(cells)} |", flush=True)
+        print(f"| | decoding | {' | '.join(modality.upper() for modality in MODALITIES)} |")
+        print(f"| --- | --- |{' --- |' * len(MODALITIES)}")
+        for condition, (speech, change) in conditions(recorded).items():
+            with tempfile.TemporaryDirectory() as temporary:
+                files = []
+                for utterance in utterances:
+                    clip = corpus.read(utterance)
+                    lips = clip.video if speech else resting(clip, starts.get(utterance.id))
+                    files.append(Path(temporary) / f"{utterance.id}.mp4")
+                    write_clip(files[-1], MouthClip(lips, change(clip.audio)))
+                for method in options.decode:
+                    decoding = DecodingOptions(DecodingMethod(method), 10, 0.5, max_length_ratio=0.4)
+                    cells = [measure(recognizer, files, utterances, m, decoding, speech) for m in MODALITIES]
+                    print(f"| {condition} | {method} | {' | '.join(cells)} |", flush=True)
         print()
 
 
-@torch.no_grad()
 def measure(
-    model: USR,
-    tokenizer: Tokenizer,
+    recognizer: Recognizer,
+    files: list[Path],
     utterances: list[Utterance],
-    clips: list[MouthClip],
-    modality: Modality,
-    methods: dict[str, DecodingOptions],
+    modality: str,
+    options: DecodingOptions,
     speech: bool,
-) -> list[str]:
-    """The cells of a line."""
-    probabilities: list[float] = []
-    texts: dict[str, list[str]] = {name: [] for name in methods}
-    for clip in clips:
-        batch = single(clip)
-        features = model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
-        blanks = model.ctc_logits(features, modality).log_softmax(-1)[..., BLANK]
-        probabilities.append(float(blanks.sum().exp()))
-        for name, options in methods.items():
-            (tokens,) = decode_batch(model, features, batch.mask, modality, options)
-            texts[name].append(tokenizer.decode(tokens))
-    sure = np.array(probabilities)
-    cells = [f"{np.median(sure):.3f}", f"{(sure > 0.6).sum()}; {(sure > GATE).sum()}"]
-    for said in texts.values():
-        gated = ["" if probability > GATE else text for text, probability in zip(said, sure, strict=True)]
-        cells.append(" (".join(written(tokenizer, utterances, rows, speech) for rows in (said, gated)) + ")")
-    return cells
-
-
-def written(tokenizer: Tokenizer, utterances: list[Utterance], texts: list[str], speech: bool) -> str:
-    """WER, or words per clip."""
-    if not speech:
-        return f"{sum(len(text.split()) for text in texts) / len(texts):.1f} words"
-    normal = tokenizer.normaliser
-    counts = [count_words(normal(u.text or ""), normal(text)) for u, text in zip(utterances, texts, strict=True)]
-    return f"{100 * (total(counts).rate or 0.0):.1f} %"
+) -> str:
+    """WER, or words per clip; in brackets without the threshold."""
+    cells = []
+    normal = recognizer.tokenizer.normaliser
+    for threshold in ({}, {"no_speech_threshold": 1.0}):
+        texts = []
+        for _, result in recognizer.transcribe_all(files, modality, options, **threshold):  # type: ignore[arg-type]
+            if isinstance(result, Exception):
+                raise result
+            texts.append(normal(result.text))
+        if speech:
+            counts = [count_words(normal(u.text or ""), text) for u, text in zip(utterances, texts, strict=True)]
+            cells.append(f"{100 * (total(counts).rate or 0.0):.1f} %")
+        else:
+            cells.append(f"{sum(len(text.split()) for text in texts) / len(texts):.2f}")
+    return cells[0] if cells[0] == cells[1] else f"{cells[0]} ({cells[1]})"
 
 
 if __name__ == "__main__":

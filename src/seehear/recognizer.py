@@ -6,7 +6,7 @@ recordings ─► listening: windows with their sound and mouths ─► batches 
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,8 +29,8 @@ from seehear.modality import FRAME_RATE, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
 from seehear.transcribing.assembly import Assembly
-from seehear.transcribing.batches import Heard, Input, Transcriber
-from seehear.transcribing.choice import Believed, choose_streams, silence_doubtful
+from seehear.transcribing.batches import Input, Transcriber
+from seehear.transcribing.recognition import OnWindow, Recognition, Recording
 from seehear.transcribing.speaker import speaking
 from seehear.transcript import Transcript
 
@@ -44,8 +44,6 @@ BATCH_SIZE = 8
 ModalityName = Modality | Literal["auto", "a", "v", "av"]
 Progress = Callable[[Path, float, float], None]
 """Is told the recording, the seconds of it that have been read, and those there are."""
-OnWindow = Callable[[Path, Piece, int | None, Input, Heard], None]
-"""Is told what a model was given of a window, with the number of the face, and what it made of it."""
 
 
 class Features(NamedTuple):
@@ -57,27 +55,6 @@ class Features(NamedTuple):
     layers: Mapping[int, NDArray[np.float32]]
     """(T, D) of single blocks."""
     warnings: tuple[str, ...]
-
-
-class _Waiting(NamedTuple):
-    """A window that is to be recognised."""
-
-    recording: "_Recording"
-    piece: Piece
-    mouth: Mouth | None
-    given: Input
-
-
-@dataclass
-class _Recording:
-    """A recording on its way."""
-
-    path: Path
-    assembly: Assembly
-    waiting: int = 0
-    """Windows that have been read and not yet been recognised."""
-    read: bool = False
-    error: SeehearError | OSError | None = field(default=None)
 
 
 class Recognizer:
@@ -174,57 +151,34 @@ class Recognizer:
         transcriber = Transcriber(self.model, self.tokenizer, options, self.language_model, self.dtype, word_times)
         listening = self._listening(modality, detector, face, windows)
         finder = None if isinstance(detector, str) else detector
-        open_recordings: list[_Recording] = []
-        waiting: list[_Waiting] = []
-
-        def recognise() -> None:
-            """What is waiting."""
-            inputs = [item.given for item in waiting]
-            try:
-                results = [
-                    Believed(given, heard, None) for given, heard in zip(inputs, transcriber(inputs), strict=True)
-                ]
-                if listening.modality is None:
-                    moving = [item.piece.moving for item in waiting]
-                    results = choose_streams(inputs, moving, [result.heard for result in results], transcriber)
-            except (MemoryError, RuntimeError) as error:
-                results = []
-                for item in waiting:
-                    item.recording.error = item.recording.error or MediaError(
-                        f"{item.recording.path}: {_first_line(error)}"
-                    )
-            for (recording, piece, mouth, _), (given, found, reason) in zip(waiting, results, strict=False):
-                heard = silence_doubtful(found, no_speech_threshold)
-                seen = mouth if given.video is not None else None
-                recording.assembly.add(piece._replace(reason=reason or piece.reason), given.modality, seen, heard)
-                if on_window:
-                    on_window(recording.path, piece, None if seen is None else seen.face, given, heard)
-            for item in waiting:
-                item.recording.waiting -= 1
-            waiting.clear()
-
+        recognition = Recognition(
+            transcriber,
+            choose=listening.modality is None,
+            no_speech_threshold=no_speech_threshold,
+            batch_size=batch_size,
+            on_window=on_window,
+        )
+        open_recordings: list[Recording] = []
         for source in media:
             path = Path(source)
-            recording = _Recording(path, Assembly(str(source), path, self.tokenizer, word_times))
+            recording = Recording(path, Assembly(str(source), path, self.tokenizer, word_times))
             open_recordings.append(recording)
             try:
                 for event in self._listen(path, listening, finder, recording.assembly.note):
                     if isinstance(event, Piece):
-                        new = [_Waiting(recording, event, *seen) for seen in self._inputs(event, face, transcriber)]
-                        recording.waiting += len(new)
-                        waiting += new
-                        if len(waiting) >= batch_size:
-                            recognise()
+                        for mouth, given in self._inputs(event, face, transcriber):
+                            recognition.add(recording, event, mouth, given)
                     else:
                         _note(recording, event, on_progress)
             except (SeehearError, OSError) as error:
                 recording.error = error
             recording.read = True
-            while open_recordings and open_recordings[0].read and not open_recordings[0].waiting:
-                yield _result(open_recordings.pop(0))
-        if waiting:
-            recognise()
-        yield from map(_result, open_recordings)
+            while open_recordings and open_recordings[0].done:
+                finished = open_recordings.pop(0)
+                yield finished.path, finished.result()
+        recognition.finish()
+        for recording in open_recordings:
+            yield recording.path, recording.result()
 
     def _listening(
         self,
@@ -312,7 +266,7 @@ class Recognizer:
         return given, tuple(warnings)
 
 
-def _note(recording: _Recording, event: Opened | Read, on_progress: Progress | None) -> None:
+def _note(recording: Recording, event: Opened | Read, on_progress: Progress | None) -> None:
     """Keep what is known of a recording."""
     assembly = recording.assembly
     if isinstance(event, Opened):
@@ -322,14 +276,6 @@ def _note(recording: _Recording, event: Opened | Read, on_progress: Progress | N
     if on_progress and assembly.opened:
         seconds = event.frames / FRAME_RATE
         on_progress(recording.path, seconds, max(seconds, assembly.opened.duration))
-
-
-def _result(recording: _Recording) -> tuple[Path, Transcript | SeehearError | OSError]:
-    return recording.path, recording.error or recording.assembly.transcript()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def load(

@@ -3,6 +3,8 @@
 inputs of any recordings ─► batches by modality ─► USR ─► decoding ─► words, their times, how sure ─► Heard
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -28,6 +30,11 @@ from seehear.tokenizer import Tokenizer
 
 BATCH_FRAMES = 4800
 """Frames of a batch, padding counted: eight windows of 24 s."""
+PAUSE = {Modality.AUDIO: 40, Modality.VIDEO: 50, Modality.AUDIOVISUAL: 40}
+"""Frames without a token from which on CTC is held to have found a pause: in one GRID command there are up to 28, with
+lips alone 49; between two of them, with pauses of a second, 34 to 128 (RESULTS.md)."""
+BLANK_IS_SURE = math.log(0.9)
+"""Log-probability of the blank below which a frame says something."""
 LEAST_SPLIT = 100
 """Frames of a window that is split, where memory does not suffice for it."""
 OVERLAP = 40
@@ -48,6 +55,8 @@ class Input(NamedTuple):
 class Heard(NamedTuple):
     """What a model makes of it."""
 
+    frames: int
+    """T of the window."""
     tokens: tuple[int, ...]
     text: str
     words: tuple[PlacedWord, ...]
@@ -58,6 +67,8 @@ class Heard(NamedTuple):
     """Log-odds of the text against silence under CTC, in nats; 0 if there is no text."""
     looped: bool
     """The decoder repeated itself, so that the text is that of CTC."""
+    pauses: tuple[int, ...] = ()
+    """Frames amid long stretches in which CTC finds nothing said, between others in which it does."""
     doubtful: str = ""
     """A text that is not believed."""
 
@@ -127,7 +138,9 @@ class Transcriber:
         shares = np.array([len(left.tokens) + 1, len(right.tokens) + 1])
         score = float(np.average([left.avg_logprob, right.avg_logprob], weights=shares))
         evidence = left.evidence + right.evidence
-        return Heard(tokens, self.tokenizer.decode(tokens), words, score, evidence, left.looped or right.looped)
+        frames = offset + right.frames
+        text, looped = self.tokenizer.decode(tokens), left.looped or right.looped
+        return Heard(frames, tokens, text, words, score, evidence, looped)
 
     @torch.no_grad()
     def _transcribe(self, inputs: list[Input], modality: Modality) -> list[Heard]:
@@ -145,7 +158,9 @@ class Transcriber:
             evidence = _evidence(log_probs, mask, rows)
         words = self._place_words(rows, streams, log_probs, mask)
         texts = map(self.tokenizer.decode, rows)
-        found = zip(map(tuple, rows), texts, words, scores, evidence, looped, strict=True)
+        pauses = _pauses(log_probs[..., BLANK].masked_fill(~mask, 0.0), PAUSE[modality])
+        frames = [given.frames for given in inputs]
+        found = zip(frames, map(tuple, rows), texts, words, scores, evidence, looped, pauses, strict=True)
         return [Heard(*facts) for facts in found]
 
     @torch.no_grad()
@@ -238,6 +253,16 @@ def _evidence(log_probs: Tensor, mask: Tensor, rows: Sequence[Sequence[int]]) ->
     silent = log_probs[..., BLANK].masked_fill(~mask, 0.0).sum(1)
     odds = torch.where(counts > 0, said - silent, 0.0)
     return [max(value, -1e6) for value in odds.tolist()]
+
+
+def _pauses(blank: Tensor, shortest: int) -> list[tuple[int, ...]]:
+    """The middles of stretches of at least so many frames, between others, in which CTC's blank (B, T) is sure."""
+    found = []
+    for row in blank:
+        said = torch.nonzero(row < BLANK_IS_SURE)[:, 0].tolist()
+        gaps = ((one, other) for one, other in itertools.pairwise(said) if other - one > shortest)
+        found.append(tuple((one + other) // 2 for one, other in gaps))
+    return found
 
 
 def _by_word(words: Sequence[Sequence[int]], times: Sequence[TokenTime]) -> list[tuple[int, int, float]]:

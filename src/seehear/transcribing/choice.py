@@ -22,17 +22,15 @@ class Believed(NamedTuple):
     """Why another stream than asked first."""
 
 
-def choose_streams(
-    inputs: Sequence[Input], moving: Sequence[bool], heard: Sequence[Heard], transcriber: Transcriber
-) -> list[Believed]:
-    """For each of `inputs` what has most evidence: both streams, or one of them where both say little.
+def choose_streams(heard: Sequence[Believed], moving: Sequence[bool], transcriber: Transcriber) -> list[Believed]:
+    """Of each window what has most evidence: both streams, or one of them where both say little.
 
     `moving` says whether lips move in a window: where they do not, they are not asked.
     """
-    believed = [Believed(given, text, None) for given, text in zip(inputs, heard, strict=True)]
+    believed = list(heard)
     places: list[int] = []
     others: list[Input] = []
-    for place, (given, text, lips) in enumerate(zip(inputs, heard, moving, strict=True)):
+    for place, ((given, text, _), lips) in enumerate(zip(heard, moving, strict=True)):
         if given.modality is not Modality.AUDIOVISUAL or text.evidence >= FEEBLE * max(1, len(text.tokens)):
             continue
         alone = [given._replace(modality=Modality.AUDIO, video=None)]
