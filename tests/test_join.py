@@ -2,7 +2,7 @@
 
 import pytest
 
-from seehear.decoding.join import PlacedWord, join, repeats
+from seehear.decoding.join import PlacedWord, in_order, join, repeats
 
 
 def place(text: str, start: float, step: float = 10.0) -> list[PlacedWord]:
@@ -40,6 +40,14 @@ def test_the_same_word_elsewhere_is_another() -> None:
 def test_without_a_common_word_time_decides() -> None:
     left, right = place("a b c d", 0), place("w x y z", 20)
     assert joined(left, right, (20, 40)) == "a b c x y z"
+
+
+def test_words_begin_when_those_before_them_have_ended() -> None:
+    words = in_order([*place("a b", 10), *place("c d e", 12)], earliest=15)
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert times[0] == 15
+    assert in_order(place("a b c", 3)) == place("a b c", 3)
 
 
 def test_nothing_to_join() -> None:

@@ -285,14 +285,16 @@ def load(
     face_model: Path | None = None,
     language_model: Path | None = None,
     dtype: DType = "float32",
+    isolated: bool = True,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
+    The other arguments are those of `Recognizer`; `language_model` is a file that `seehear lm` made.
     Raises `ModelError` that says what is wrong with the model.
     """
     network, tokenizer = load_model(find_model_folder(model), device)
     asked = NGram.load(language_model, tokenizer.vocab_size) if language_model else None
-    return Recognizer(network, tokenizer, face_model, asked, dtype)
+    return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
 
 
 def find_model_folder(model: str | Path) -> Path:

@@ -55,6 +55,17 @@ def join(left: Sequence[PlacedWord], right: Sequence[PlacedWord], overlap: tuple
     return sum(word.middle < middle for word in left), sum(word.middle < middle for word in right)
 
 
+def in_order(words: Sequence[PlacedWord], earliest: float = 0.0) -> list[PlacedWord]:
+    """The same words, of which none begins before the one before it ends, nor before `earliest`: where two windows were
+    joined they need not agree on times."""
+    placed = []
+    for word in words:
+        start = max(word.start, earliest)
+        placed.append(word._replace(start=start, end=max(word.end, start)))
+        earliest = placed[-1].end
+    return placed
+
+
 def repeats(tokens: Sequence[int]) -> bool:
     """Whether tokens are said over and over, as by a decoder that is caught in a loop."""
     for length in range(1, len(tokens) // REPETITIONS + 1):

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from seehear.decoding.join import PlacedWord, join
+from seehear.decoding.join import PlacedWord, in_order, join
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Opened, Piece
 from seehear.modality import FRAME_RATE, Modality
@@ -54,7 +54,8 @@ class Assembly:
         before = self._before(part)
         if before is not None:
             kept, dropped = join(before.words, part.words, (start, before.piece.window.end))
-            del before.words[kept:], part.words[:dropped]
+            del before.words[kept:]
+            part.words[:] = in_order(part.words[dropped:], before.words[-1].end if before.words else 0.0)
         self._parts.append(part)
 
     def _note_mouth(self, piece: Piece, mouth: Mouth) -> None:

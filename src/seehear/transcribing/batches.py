@@ -20,7 +20,7 @@ from seehear.data.transforms import central_crop, normalise_video
 from seehear.decoding.alignment import TokenTime, align
 from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.decode import decode_batch, precision
-from seehear.decoding.join import PlacedWord, join, repeats
+from seehear.decoding.join import PlacedWord, in_order, join, repeats
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.word_times import time_words
@@ -133,7 +133,7 @@ class Transcriber:
         """What two parts of a window say, of which the second begins at frame `offset`."""
         moved = [word.moved(offset) for word in right.words]
         kept, dropped = join(left.words, moved, (offset, offset + overlap))
-        words = (*left.words[:kept], *moved[dropped:])
+        words = tuple(in_order([*left.words[:kept], *moved[dropped:]]))
         tokens = tuple(token for word in words for token in word.tokens)
         shares = np.array([len(left.tokens) + 1, len(right.tokens) + 1])
         score = float(np.average([left.avg_logprob, right.avg_logprob], weights=shares))
