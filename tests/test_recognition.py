@@ -158,10 +158,22 @@ def test_files_share_batches_and_keep_their_order(recognizer: Recognizer, tmp_pa
 # What is believed
 
 
-@pytest.mark.parametrize(("evidence", "kept"), [(100.0, True), (20.0, True), (8.0, False), (0.0, False), (-50, False)])
-def test_a_text_without_evidence_is_not_written(tokenizer: Tokenizer, evidence: float, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("evidence", "score", "kept"),
+    [
+        (100.0, -3.0, True),
+        (11.0, -3.0, True),
+        (8.0, -0.6, False),
+        (8.0, -0.5, True),
+        (-19, -0.5, True),
+        (-21, -0.1, False),
+    ],
+)
+def test_a_text_without_evidence_is_not_written(
+    tokenizer: Tokenizer, evidence: float, score: float, kept: bool
+) -> None:
     heard = said("bin blue", tokenizer)
-    heard = heard._replace(evidence=evidence, tokens=heard.tokens[:5])
+    heard = heard._replace(evidence=evidence, avg_logprob=score, tokens=(1, 2, 3, 4, 5))
     gated = silence_doubtful(heard, 0.12)
     assert gated.text == ("bin blue" if kept else "")
     assert gated.doubtful == ("" if kept else "bin blue")
@@ -233,7 +245,7 @@ def test_overlapping_windows_say_each_word_once(tokenizer: Tokenizer) -> None:
 
 
 def test_what_is_not_believed_is_told(tokenizer: Tokenizer) -> None:
-    transcriber = Scripted(lambda item: said("bin blue", tokenizer, evidence=-3.0))
+    transcriber = Scripted(lambda item: said("bin blue", tokenizer, evidence=-90.0))
     found = recognise(transcriber, tokenizer, Window(0, 75, 0, 75), Window(100, 175, 100, 175))
     assert found.text == ""
     assert found.segments == ()

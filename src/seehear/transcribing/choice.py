@@ -11,6 +11,10 @@ from seehear.transcribing.batches import Heard, Input, Transcriber
 
 FEEBLE = 5.0
 """Nats of evidence per token below which sound and lips are asked one by one: clean speech has 8 and more."""
+DECODER_IS_SURE = -0.55
+"""Mean log-probability from which on the decoder may be right against CTC: in noise it often is."""
+CTC_IS_SURE = 0.98
+"""`no_speech_prob` from which on it is not: 4 nats of evidence for silence per token."""
 
 
 class Believed(NamedTuple):
@@ -46,7 +50,9 @@ def choose_streams(heard: Sequence[Believed], moving: Sequence[bool], transcribe
 
 
 def silence_doubtful(heard: Heard, threshold: float) -> Heard:
-    """Nothing, where CTC finds it more likely than `threshold` that nothing is said."""
-    if not heard.tokens or heard.no_speech_prob <= threshold:
+    """Nothing, where CTC finds it more likely than `threshold` that nothing is said, and the decoder is not sure of the
+    contrary, or CTC is quite sure of it. A threshold of 1 lets everything pass."""
+    sure = heard.avg_logprob > DECODER_IS_SURE and heard.no_speech_prob < CTC_IS_SURE
+    if not heard.tokens or heard.no_speech_prob <= threshold or (sure and threshold > 0):
         return heard
     return heard._replace(tokens=(), text="", words=(), doubtful=heard.text)
