@@ -8,6 +8,7 @@ from typing import NamedTuple
 from seehear.decoding.join import PlacedWord, in_order, join
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Opened, Piece
+from seehear.listening.windows import Window
 from seehear.modality import FRAME_RATE, Modality
 from seehear.tokenizer import Tokenizer
 from seehear.transcribing.batches import Heard
@@ -15,12 +16,14 @@ from seehear.transcript import Segment, Transcript, Word
 
 
 class _Part(NamedTuple):
-    """A window as it was heard."""
+    """A window as it was heard; without its sound and pictures, since hours of them come together here."""
 
-    piece: Piece
+    window: Window
     modality: Modality
-    mouth: Mouth | None
-    heard: Heard
+    reason: str
+    face: int | None
+    avg_logprob: float
+    no_speech_prob: float
     words: list[PlacedWord]
     """Those that are left after joining, placed in the recording."""
 
@@ -44,7 +47,9 @@ class Assembly:
     def add(self, piece: Piece, modality: Modality, mouth: Mouth | None, heard: Heard) -> None:
         """What was heard in the next window; its frames are those of the recording from here on."""
         start = piece.window.start
-        part = _Part(piece, modality, mouth, heard, [word.moved(start) for word in heard.words])
+        face = None if mouth is None else mouth.face
+        words = [word.moved(start) for word in heard.words]
+        part = _Part(piece.window, modality, piece.reason, face, heard.avg_logprob, heard.no_speech_prob, words)
         if mouth is not None:
             self._note_mouth(piece, mouth)
         if heard.looped:
@@ -53,7 +58,7 @@ class Assembly:
             self.note(f"there seems to be no speech at {start / FRAME_RATE:.1f} s: nothing is written")
         before = self._before(part)
         if before is not None:
-            kept, dropped = join(before.words, part.words, (start, before.piece.window.end))
+            kept, dropped = join(before.words, part.words, (start, before.window.end))
             del before.words[kept:]
             part.words[:] = in_order(part.words[dropped:], before.words[-1].end if before.words else 0.0)
         self._parts.append(part)
@@ -67,12 +72,11 @@ class Assembly:
 
     def _before(self, part: _Part) -> _Part | None:
         """The window that this one overlaps with, of the same face if there is one."""
-        if not part.piece.window.continues:
+        if not part.window.continues:
             return None
-        earlier = [other for other in self._parts[-8:] if other.piece.window.end > part.piece.window.start]
-        earlier = [other for other in earlier if other.piece.window.start < part.piece.window.start]
-        face = part.mouth.face if part.mouth else None
-        same = [other for other in earlier if (other.mouth.face if other.mouth else None) == face]
+        start = part.window.start
+        earlier = [other for other in self._parts[-8:] if other.window.start < start < other.window.end]
+        same = [other for other in earlier if other.face == part.face]
         candidates = same or earlier
         return candidates[-1] if candidates else None
 
@@ -95,11 +99,11 @@ class Assembly:
                     end,
                     self.tokenizer.decode(tokens),
                     tokens,
-                    part.heard.avg_logprob,
-                    part.heard.no_speech_prob,
+                    part.avg_logprob,
+                    part.no_speech_prob,
                     words if self.word_times else (),
                     part.modality,
-                    part.mouth.face if part.mouth else None,
+                    part.face,
                 )
             )
         modality, reason = self._modality()
@@ -123,9 +127,9 @@ class Assembly:
         reasons: dict[Modality, str] = {}
         windows: defaultdict[Modality, int] = defaultdict(int)
         for part in self._parts:
-            frames[part.modality] += part.piece.window.end - part.piece.window.start
+            frames[part.modality] += part.window.end - part.window.start
             windows[part.modality] += 1
-            reasons.setdefault(part.modality, part.piece.reason)
+            reasons.setdefault(part.modality, part.reason)
         if not frames:
             return self.opened.modality, self.opened.reason
         main = frames.most_common(1)[0][0]
@@ -139,5 +143,4 @@ class Assembly:
 
 def _times(part: _Part) -> tuple[int, int]:
     """When speech begins and ends in a window, in frames; where it was cut, by the words that are left of it."""
-    window = part.piece.window
-    return window.speech_start, max(window.speech_end, window.speech_start + 1)
+    return part.window.speech_start, max(part.window.speech_end, part.window.speech_start + 1)
