@@ -3,8 +3,10 @@
 batch ─► heard ─► long pauses by CTC? its parts anew ─► little evidence? one stream alone ─► none? nothing ─► Assembly
 """
 
+import ctypes
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +94,8 @@ class Recognition:
             for item in waiting:
                 item.recording.error = item.recording.error or MediaError(f"{item.recording.path}: {reason}")
             return
+        finally:
+            _give_memory_back()
         for item, (given, text, other) in found:
             heard = silence_doubtful(text, self.no_speech_threshold)
             mouth = item.mouth if given.video is not None else None
@@ -112,6 +116,13 @@ class Recognition:
         if self.choose:
             believed = choose_streams(believed, [item.piece.moving for item in items], self.transcriber)
         return list(zip(items, believed, strict=True))
+
+
+def _give_memory_back() -> None:
+    """Have the C library return what it holds for windows of sizes that may not come again: it keeps twice as much after
+    an hour as after a minute, and returning it costs nothing that can be measured (RESULTS.md)."""
+    with suppress(OSError, AttributeError):  # only glibc can
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _at_pauses(item: _Waiting, heard: Heard) -> list[_Waiting]:
