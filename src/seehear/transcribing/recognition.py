@@ -119,8 +119,8 @@ class Recognition:
 
 
 def _give_memory_back() -> None:
-    """Have the C library return what it holds for windows of sizes that may not come again: it keeps twice as much after
-    an hour as after a minute, and returning it costs nothing that can be measured (RESULTS.md)."""
+    """Have the C library return what it holds for windows of sizes that may not come again: after an hour it holds
+    twice as much as after a minute, and returning it costs nothing that can be measured (RESULTS.md)."""
     with suppress(OSError, AttributeError):  # only glibc can
         ctypes.CDLL(None).malloc_trim(0)
 
