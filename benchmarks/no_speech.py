@@ -5,8 +5,8 @@
 
 Clips of the split as they are, faint, and in noise (white; with --noise also every recording in that folder) as loud as
 they are; and sound in which nobody speaks with lips that rest (the frames before the first word, back and forth, or,
-without --word-times, the first frame). All as files through the same path as any recording. For each modality, and for `auto`:
-the WER or the words written per clip, in brackets without the threshold on `no_speech_prob`.
+without --word-times, the first frame). All as files through the same path as any recording. For each modality, and for
+`auto`: the WER or the words written per clip, in brackets without the threshold on `no_speech_prob`.
 """
 
 import argparse

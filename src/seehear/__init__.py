@@ -12,14 +12,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seehear.decoding.options import DecodingOptions
+    from seehear.listening.options import WindowOptions
     from seehear.modality import Modality
     from seehear.recognizer import Recognizer, load
     from seehear.transcript import Transcript
 
 __version__ = "0.1.0"
-__all__ = ["Modality", "Recognizer", "Transcript", "__version__", "load"]
-
-_HOMES = {"Modality": "modality", "Recognizer": "recognizer", "Transcript": "transcript", "load": "recognizer"}
+_HOMES = {
+    "DecodingOptions": "decoding.options",
+    "Modality": "modality",
+    "Recognizer": "recognizer",
+    "Transcript": "transcript",
+    "WindowOptions": "listening.options",
+    "load": "recognizer",
+}
+__all__ = ["DecodingOptions", "Modality", "Recognizer", "Transcript", "WindowOptions", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
