@@ -263,6 +263,45 @@ def test_a_format_without_a_folder_writes_here(run: Run, model_folder: Path, cli
     assert [path.name for path in Path().iterdir() if path.is_file()] == ["clip.json"]
 
 
+def test_transcribe_shows_what_the_model_saw(run: Run, model_folder: Path, clip: Path) -> None:
+    status, _, _ = run(
+        "transcribe", clip, "-m", model_folder, "--decode", "ctc", "--save_crops", "-o", "out", "-f", "srt"
+    )
+    assert status == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clip-crops.mp4", "clip.srt"]
+    assert run("transcribe", clip, "-m", model_folder, "--decode", "ctc", "--save_crops", "--face", "all")[0] == 0
+    assert Path("clip-face0-crops.mp4").stat().st_size > 1000
+
+
+def test_long_recordings_in_windows_or_whole(run: Run, model_folder: Path) -> None:
+    loud = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
+    soundfile.write("talk.wav", np.concatenate([loud, np.zeros(32_000, np.float32), loud]), 16_000)
+    arguments = ("transcribe", "talk.wav", "-m", model_folder, "--decode", "ctc", "--no_speech_threshold", 1)
+    for options, segments in (((), 2), (("--whole",), 1), (("--pause", 3), 1), (("--longest", 5.2), 4)):
+        assert run(*arguments, *options, "-o", "out", "-f", "json")[0] == 0
+        found = json.loads(Path("out/talk.json").read_text(encoding="utf-8"))["segments"]
+        assert len(found) == segments, options
+        times = [time for segment in found for time in (segment["start"], segment["end"])]
+        assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--face", "mine"), "no face 'mine': give speaking, largest, all, or the number of a face"),
+        (("--longest", 2), "a window must be 5.2 s long at least, not 2"),
+        (("--pause", 0), "a pause must be longer than 0 s"),
+        (("--no_speech_threshold", 3), "'--no_speech_threshold'"),
+    ],
+)
+def test_options_of_windows_that_cannot_be(
+    run: Run, model_folder: Path, clip: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    status, _, err = run("transcribe", clip, "-m", model_folder, *arguments)
+    assert status == 2
+    assert message in err
+
+
 def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path: Path) -> None:
     model = shutil.copytree(model_folder, tmp_path / "model")
     arguments = ("evaluate", random_corpus.root, "--model", model, "--decode", "ctc")

@@ -14,12 +14,15 @@ import seehear
 from conftest import random_clip
 from media_files import make_media
 from seehear.checkpoint import load_model
-from seehear.data.clipfile import MouthClip, write_clip
+from seehear.data.batch import single
+from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.corpus import Corpus
 from seehear.data.faces import FacePoints
+from seehear.decoding.decode import decode_batch
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.evaluate import evaluate
+from seehear.listening.options import WindowOptions
 from seehear.modality import Modality
 from seehear.recognizer import Recognizer, load
 
@@ -178,6 +181,24 @@ def test_sound_shorter_than_anything(
     soundfile.write(path, np.full(samples, 0.1, np.float32), 16_000)
     transcript = recognizer.transcribe(path, options=options)
     assert transcript.duration == math.ceil(samples / 640) / 25
+
+
+@pytest.mark.parametrize("frames", [600, 700])
+def test_a_long_utterance_in_one_piece(recognizer: Recognizer, tmp_path: Path, frames: int) -> None:
+    clip = random_clip(frames)
+    write_clip(tmp_path / "long.mp4", clip)
+    whole = recognizer.transcribe(
+        tmp_path / "long.mp4", "av", CTC, windows=WindowOptions(whole=True), no_speech_threshold=1.0
+    )
+    (segment,) = whole.segments
+    assert (segment.start, segment.end) == (0.0, frames / 25)
+    batch = single(read_clip(tmp_path / "long.mp4"))
+    with torch.no_grad():
+        features = recognizer.model.encode(batch.video, batch.audio, batch.mask, [Modality.AUDIOVISUAL])
+        (tokens,) = decode_batch(
+            recognizer.model, features[Modality.AUDIOVISUAL], batch.mask, Modality.AUDIOVISUAL, CTC
+        )
+    assert list(segment.tokens) == tokens
 
 
 def test_one_frame(recognizer: Recognizer, tmp_path: Path) -> None:
