@@ -120,3 +120,21 @@ def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def add_sound(video: Path, path: Path, sound: NDArray[np.float32]) -> Path:
+    """The same video with sound at 16 kHz."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as container:
+        copied = container.add_stream_from_template(source.streams.video[0])
+        voice = container.add_stream("pcm_s16le" if path.suffix == ".mkv" else "flac", rate=16_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copied
+                container.mux(packet)
+        samples = np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        for start in range(0, len(samples), 4096):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 4096], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            container.mux(voice.encode(frame))
+        container.mux(voice.encode(None))
+    return path

@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from conftest import ScriptedDetector, face_at
-from media_files import make_media, write_video
+from media_files import add_sound, make_media, write_video
 from seehear.data.faces import FaceDetector, FacePoints
 from seehear.data.media import iter_audio, read_audio
 from seehear.data.mouth import crop_video
@@ -66,26 +66,6 @@ def film(path: Path, frames: int, sound: NDArray[np.float32] | None = None) -> P
         return write_video(path, pictures)
     write_video(path.with_suffix(".silent.mp4"), pictures)
     return add_sound(path.with_suffix(".silent.mp4"), path, sound)
-
-
-def add_sound(video: Path, path: Path, sound: NDArray[np.float32]) -> Path:
-    """The same video with sound at 16 kHz."""
-    import av
-
-    with av.open(str(video)) as source, av.open(str(path), "w") as container:
-        copied = container.add_stream_from_template(source.streams.video[0])
-        voice = container.add_stream("pcm_s16le" if path.suffix == ".mkv" else "flac", rate=16_000, layout="mono")
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copied
-                container.mux(packet)
-        samples = np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16)
-        for start in range(0, len(samples), 4096):
-            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 4096], format="s16", layout="mono")
-            frame.sample_rate, frame.pts = 16_000, start
-            container.mux(voice.encode(frame))
-        container.mux(voice.encode(None))
-    return path
 
 
 # Sound
