@@ -3,30 +3,50 @@
     python benchmarks/decoding.py search [--size base --frames 150 --tokens 30 --beams 1 5 10 20 40]
     python benchmarks/decoding.py encode [--size base --frames 150 --clips 1 8]
     python benchmarks/decoding.py throughput [--size base --frames 75 150 300 600 --clips 1 8 32 --beams 1 10 40]
+    python benchmarks/decoding.py greedy [--size base --frames 150 --tokens 30 --clips 1 8]
+    python benchmarks/decoding.py memory [--size base --frames 150 600 --tokens 30 --beams 1 10 40]
+    python benchmarks/decoding.py int8 [--size base --frames 150 --tokens 30 --beam 10] [--model MODEL --corpus CORPUS]
 
 `search` compares, on the same features, the plain search (`seehear.decoding.plain_search`: the decoder sees the whole
 prefix for each token, CTC's variables one hypothesis at a time) with ours, in float32 and bfloat16, in turns; medians
 and ratios of medians; the hypotheses in float32 must be the same. `encode` compares the encoder with its frontends in
-float32 and bfloat16. `throughput` gives hours decoded in an hour.
+float32 and bfloat16. `throughput` gives hours decoded in an hour. `greedy` compares greedy attention with two loops
+without its cache: one puts prefix and clip through the decoder anew for each token, one keeps the clip's keys and
+values; the tokens in float32 must be the same. `memory` counts what each running hypothesis of the joint search keeps,
+from the tensors of the search itself, and measures by how much the peak of resident memory grows with the beam, each
+search in a process of its own. `int8` compares models whose Linear layers are quantised as they run (on a CPU) in time
+and, given a model and a corpus, in word error rate.
 
 Weights are random, so what ends a sentence is switched off and every search takes as many tokens as it is told.
 """
 
 import argparse
+import statistics
+import warnings
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from seehear.checkpoint import load_model
 from seehear.config import SIZES
-from seehear.decoding.beam_search import beam_search
+from seehear.data.corpus import Corpus
+from seehear.decoding.beam_search import _Search, beam_search
 from seehear.decoding.ctc import BLANK, ctc_greedy
+from seehear.decoding.decode import precision
 from seehear.decoding.greedy import attention_greedy
-from seehear.decoding.options import DecodingOptions
-from seehear.decoding.plain_search import plain_search
+from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.plain_search import Prefix, extend, plain_search
+from seehear.evaluate import evaluate
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
-from training_step import in_turns, never_ends
+from training_step import in_turns, never_ends, plain_greedy
 
 AV = Modality.AUDIOVISUAL
 
@@ -35,25 +55,36 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    search, encode, throughput = (commands.add_parser(name) for name in ("search", "encode", "throughput"))
-    for command in (search, encode, throughput):
+    names = ("search", "encode", "throughput", "greedy", "memory", "int8")
+    search, encode, throughput, greedy, memory, int8 = every = [commands.add_parser(name) for name in names]
+    for command in every:
         command.add_argument("--size", default="base")
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--repeats", type=int, default=3)
         command.add_argument("--ctc-weight", type=float, default=0.1)
-    search.add_argument("--frames", type=int, default=150)
-    search.add_argument("--tokens", type=int, default=30)
+    for command in (search, encode, greedy, int8):
+        command.add_argument("--frames", type=int, default=150)
+    for command in (search, greedy, memory, int8):
+        command.add_argument("--tokens", type=int, default=30)
+    for command in (encode, greedy):
+        command.add_argument("--clips", type=int, nargs="+", default=[1, 8])
     search.add_argument("--beams", type=int, nargs="+", default=[1, 5, 10, 20, 40])
     search.set_defaults(run=compare_searches)
-    encode.add_argument("--frames", type=int, default=150)
-    encode.add_argument("--clips", type=int, nargs="+", default=[1, 8])
     encode.set_defaults(run=compare_encoding)
     throughput.add_argument("--frames", type=int, nargs="+", default=[75, 150, 300, 600])
     throughput.add_argument("--clips", type=int, nargs="+", default=[1, 8, 32])
     throughput.add_argument("--beams", type=int, nargs="+", default=[1, 10, 40])
     throughput.add_argument("--bf16", action="store_true")
     throughput.set_defaults(run=measure_throughput)
+    greedy.set_defaults(run=compare_greedy)
+    memory.add_argument("--frames", type=int, nargs="+", default=[150, 600])
+    memory.add_argument("--beams", type=int, nargs="+", default=[1, 10, 40])
+    memory.set_defaults(run=measure_memory)
+    int8.add_argument("--beam", type=int, default=10)
+    int8.add_argument("--model", type=Path, help="to be evaluated on the corpus")
+    int8.add_argument("--corpus", type=Path)
+    int8.set_defaults(run=compare_int8)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -103,10 +134,10 @@ def settings_for(beam: int, tokens: int, frames: int, ctc_weight: float) -> Deco
     return DecodingOptions(beam_size=beam, ctc_weight=ctc_weight, max_length_ratio=(tokens + 0.5) / frames)
 
 
-def half(search: partial[object], device: str) -> object:
-    """The search in bfloat16."""
-    with torch.autocast(device, torch.bfloat16):
-        return search()
+def half(work: partial[Any], device: str, dtype: DType = "bf16") -> Any:
+    """The work in bfloat16."""
+    with precision(torch.device(device), dtype):
+        return work()
 
 
 @torch.no_grad()
@@ -148,6 +179,189 @@ def measure_throughput(options: argparse.Namespace) -> None:
             speech = count * frames / FRAME_RATE
             cells = " | ".join(f"{speech / seconds[method]:.0f}" for method in methods)
             print(f"| {count} × {frames / FRAME_RATE:g} | {cells} |", flush=True)
+
+
+# Greedy attention
+
+
+@torch.no_grad()
+def compare_greedy(options: argparse.Namespace) -> None:
+    """A line for each number of clips and kind of numbers."""
+    model = build(options)
+    print(f"clips of {options.frames} frames, {options.tokens} tokens\n")
+    print("| clips, numbers | all anew, s | prefix anew | ours | ours is faster by | than prefix anew |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for count in options.clips:
+        given = (model, *clips_of(count, options.frames, model, options.device), AV, options.tokens)
+        loops = {"plain": plain_greedy, "prefix": prefix_greedy, "ours": attention_greedy}
+        runs: dict[str, partial[Any]] = {name: partial(loop, *given) for name, loop in loops.items()}
+        ours = runs["ours"]()
+        assert ours.lengths.tolist() == [options.tokens] * count, "as many tokens as asked for"
+        assert torch.equal(ours.tokens, runs["plain"]().tokens), "the same tokens"
+        assert torch.equal(ours.tokens, runs["prefix"]()), "the same tokens"
+        for dtype in ("float32", "bf16"):
+            timed = {name: partial(half, run, options.device, dtype) for name, run in runs.items()}
+            s = in_turns(timed, options.repeats, options.device)
+            ratios = " | ".join(f"{s[name] / s['ours']:.1f}" for name in ("plain", "prefix"))
+            seconds = " | ".join(f"{s[name]:.3f}" for name in runs)
+            print(f"| {count}, {dtype} | {seconds} | {ratios} |", flush=True)
+
+
+def prefix_greedy(model: USR, features: Tensor, mask: Tensor, modality: Modality, num_tokens: int) -> Tensor:
+    """So many tokens (B, U), each from the whole prefix anew; only the keys and values of the clips are kept."""
+    tokens = torch.full((len(features), 1), model.sos, device=features.device)
+    cache = model.new_cache()
+    for _ in range(num_tokens):
+        cache.tokens, cache.num_tokens = [], 0
+        states = model.decode(tokens, features, mask, cache)
+        chosen = model.logits(states[:, -1], modality).float().log_softmax(-1).argmax(-1)
+        tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+    return tokens[:, 1:]
+
+
+# Memory
+
+
+def measure_memory(options: argparse.Namespace) -> None:
+    """What hypotheses keep, and by how much the peak of resident memory grows with their number."""
+    print("| frames, search | per token: keys and values | id | fixed: CTC | scores | bytes in all |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    beam, model = max(options.beams), build(options)
+    for frames in options.frames:
+        for dtype in ("float32", "bf16"):
+            cells = half(partial(kept_by_ours, options, model, frames, beam), options.device, dtype)
+            print(f"| {frames}, ours, {dtype} | {' | '.join(f'{cell:,.0f}' for cell in cells)} |", flush=True)
+        array, behind = kept_by_plain(options, model, frames, beam)
+        print(f"| {frames}, plain | 0 | (8) | {array:,.0f}; {behind:,.0f} with what they are cut from | (24) | |")
+    del model
+    beams = " | ".join(f"beam {beam}" for beam in options.beams)
+    print(f"\nPeak of resident memory, MiB\n\n| frames, search | {beams} | growth per hypothesis, KiB |")
+    print(f"| --- |{' --- |' * (len(options.beams) + 1)}")
+    for frames in options.frames:
+        for name in ("ours, float32", "ours, bf16", "plain"):
+            peaks = [alone(peak_memory, options, name, frames, beam) for beam in options.beams]
+            growth = (peaks[-1] - peaks[0]) / (options.beams[-1] - options.beams[0])
+            cells = " | ".join(f"{peak / 2**10:.1f}" for peak in peaks)
+            print(f"| {frames}, {name} | {cells} | {growth:.0f} |", flush=True)
+
+
+@torch.no_grad()
+def kept_by_ours(options: argparse.Namespace, model: USR, frames: int, beam: int) -> list[float]:
+    """Bytes of a hypothesis after the last token, and all of them; see the heading of the table."""
+    features, mask = clips_of(1, frames, model, options.device)
+    settings = settings_for(beam, options.tokens, frames, options.ctc_weight)
+    search = _Search(model, features, mask, AV, settings, None)
+    for _ in range(options.tokens):
+        search.advance()
+    running = search.beam
+    assert running.ctc is not None and running.score.shape == (1, beam), "a full beam"
+    keys_values = [part for layer in search.cache.tokens for part in layer]
+    scores = (running.score, running.decoder_score, running.language_score, running.ctc.score)
+    parts = (keys_values, [running.tokens], [running.ctc.token, running.ctc.blank], scores)
+    by_cache, ids, ctc, rest = (sum(t.untyped_storage().nbytes() for t in part) / beam for part in parts)
+    per_token = (by_cache / search.cache.num_tokens, ids / running.tokens.shape[2])
+    return [*per_token, ctc, rest, by_cache + ids + ctc + rest]
+
+
+def kept_by_plain(options: argparse.Namespace, model: USR, frames: int, beam: int) -> tuple[float, float]:
+    """Bytes of what CTC knows of a hypothesis, and of the arrays that it is a part of and keeps alive."""
+    seen: deque[Prefix] = deque(maxlen=beam)
+
+    def watched(prefix: Prefix, *rest: Any, **named: Any) -> list[Prefix]:
+        seen.append(prefix)
+        return extend(prefix, *rest, **named)
+
+    settings = settings_for(beam, 4, frames, options.ctc_weight)
+    with mock.patch("seehear.decoding.plain_search.extend", watched):
+        plain_search(model, clips_of(1, frames, model, options.device)[0][0], AV, settings)
+    arrays = [array for prefix in seen for array in (prefix.token, prefix.blank)]
+    behind = {id(array.base): array.base.nbytes for array in arrays if array.base is not None}
+    return sum(array.nbytes for array in arrays) / beam, sum(behind.values()) / beam
+
+
+def alone(work: Any, options: argparse.Namespace, *given: Any) -> float:
+    """The median of what `work` gives, each time in a new process."""
+    found = []
+    for _ in range(options.repeats):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found.append(pool.submit(work, options, *given).result())
+    return statistics.median(found)
+
+
+def peak_memory(options: argparse.Namespace, name: str, frames: int, beam: int) -> int:
+    """The peak of this process' resident memory in a search, in KiB."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    model = build(options)
+    features, mask = clips_of(1, frames, model, options.device)
+    settings = settings_for(beam, options.tokens, frames, options.ctc_weight)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of making the model, is forgotten
+    if name == "plain":
+        plain_search(model, features[0], AV, settings)
+    else:
+        half(partial(beam_search, model, features, mask, AV, settings), options.device, name.removeprefix("ours, "))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+# Linear layers in whole numbers
+
+
+@torch.no_grad()
+def compare_int8(options: argparse.Namespace) -> None:
+    """Times on random weights; error rates of a model, if one is given."""
+    ways = ways_to_compute(build(options))
+    _, mask = clips_of(1, options.frames, ways["float32"][0], options.device)
+    video = torch.randn(1, options.frames, INPUT_SIZE, INPUT_SIZE)
+    audio = torch.randn(1, options.frames * SAMPLES_PER_FRAME)
+    features, _ = clips_of(1, options.frames, ways["float32"][0], options.device)
+    settings = settings_for(options.beam, options.tokens, options.frames, options.ctc_weight)
+    works = {
+        "encode AV": lambda model: model.encode(video, audio, mask, [AV]),
+        "encode, without frontends": lambda model: model.contextualise({AV: features}, mask),
+        f"{options.tokens} tokens, beam {options.beam}": partial(
+            beam_search, features=features, mask=mask, modality=AV, options=settings, n_best=1
+        ),
+    }
+    print(f"| {options.frames} frames, s | {' | '.join(ways)} | int8 is faster than bf16 by | and with bf16 by |")
+    print(f"| --- |{' --- |' * (len(ways) + 2)}")
+    for name, work in works.items():
+        runs = {way: partial(half, partial(work, model), "cpu", dtype) for way, (model, dtype) in ways.items()}
+        s = in_turns(runs, options.repeats, "cpu")
+        ratios = " | ".join(f"{s['bf16'] / s[way]:.2f}" for way in ("int8", "int8, bf16"))
+        print(f"| {name} | {' | '.join(f'{s[way]:.3f}' for way in ways)} | {ratios} |", flush=True)
+    if options.model and options.corpus:
+        evaluate_int8(options)
+
+
+def ways_to_compute(model: USR) -> dict[str, tuple[USR, DType]]:
+    """A model and the numbers for what is not quantised, by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is one more package
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    for module in quantised.modules():
+        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):  # they take float32 only
+            module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    return {
+        "float32": (model, "float32"),
+        "bf16": (model, "bf16"),
+        "int8": (quantised, "float32"),
+        "int8, bf16": (quantised, "bf16"),
+    }
+
+
+def evaluate_int8(options: argparse.Namespace) -> None:
+    """Word error rates on the test split."""
+    model, tokenizer = load_model(options.model)
+    corpus = Corpus.load(options.corpus)
+    utterances = corpus.split("test")[:100]
+    settings = DecodingOptions(beam_size=options.beam, ctc_weight=0.5, max_length_ratio=0.4)
+    print(f"\n| WER, {len(utterances)} clips | {' | '.join(m.value for m in Modality)} | seconds |")
+    print(f"| --- |{' --- |' * (len(Modality) + 1)}")
+    for way, (each, dtype) in ways_to_compute(model).items():
+        report = evaluate(each, tokenizer, corpus, utterances, tuple(Modality), settings, dtype=dtype)
+        rates = " | ".join(f"{100 * (result.wer or 0):.1f}" for result in report.results)
+        print(f"| {way} | {rates} | {report.seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_a_level_is_that_of_the_band_of_speech() -> None:
     assert sound_levels(np.zeros(640, np.float32)) == pytest.approx(-120)
 
 
-@pytest.mark.parametrize("amplitude", [0.3, 0.01, 0.002])
+@pytest.mark.parametrize("amplitude", [0.3, 0.01, 0.002, 0.0005])
 def test_speech_is_told_from_the_noise_of_a_room_however_faint(amplitude: float) -> None:
     audio = np.concatenate([silence(2, 1e-4), babble(3, amplitude), silence(2, 1e-4)])
     active = SoundActivity()(sound_levels(audio))

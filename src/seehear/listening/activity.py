@@ -12,8 +12,8 @@ from seehear.modality import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 SPEECH_BAND = (300.0, 3400.0)
 """Where the sound's level is measured, in Hz: hum and rumble lie below."""
-QUIETEST = -75.0
-"""Level in that band, in dB of full scale, below which there is no sound: about one step of 16 bits."""
+QUIETEST = -90.0
+"""Level in that band, in dB of full scale, below which there is no sound: a little above the noise of 16 bits."""
 HISTORY = 60 * FRAME_RATE
 """Frames over which the levels of noise and speech are judged."""
 NOISE, SPEECH = 10, 95
