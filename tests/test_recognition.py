@@ -139,6 +139,26 @@ def test_other_errors_are_not_taken_for_want_of_memory(recognizer: Recognizer, m
         Transcriber(recognizer.model, recognizer.tokenizer, CTC)([given(200, A)])
 
 
+def test_a_file_for_which_memory_never_suffices_costs_itself_alone(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Transcriber._transcribe
+
+    def small(self: Transcriber, batch: list[Input], modality: Modality) -> list[Heard]:
+        if max(item.frames for item in batch) > 30:
+            raise MemoryError
+        return whole(self, batch, modality)
+
+    monkeypatch.setattr(Transcriber, "_transcribe", small)
+    files = []
+    for number, frames in enumerate((20, 80, 30)):
+        files.append(tmp_path / f"{number}.mp4")
+        write_clip(files[-1], random_clip(frames, number))
+    results = [result for _, result in recognizer.transcribe_all(files, "v", CTC, batch_size=1)]
+    assert [type(result) for result in results] == [Transcript, MediaError, Transcript]
+    assert "1.mp4: the memory does not suffice" in str(results[1])
+
+
 def test_files_share_batches_and_keep_their_order(recognizer: Recognizer, tmp_path: Path) -> None:
     files = []
     for number, frames in enumerate((31, 12, 20, 25, 9)):

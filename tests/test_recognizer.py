@@ -201,6 +201,13 @@ def test_a_long_utterance_in_one_piece(recognizer: Recognizer, tmp_path: Path, f
     assert list(segment.tokens) == tokens
 
 
+def test_what_is_too_long_for_one_piece_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8000 * 601, np.float32), 8000)
+    with pytest.raises(MediaError, match=r"long\.wav is 601 s long; at most 600 s"):
+        recognizer.transcribe(path, windows=WindowOptions(whole=True))
+
+
 def test_one_frame(recognizer: Recognizer, tmp_path: Path) -> None:
     path = tmp_path / "frame.mp4"
     write_clip(path, random_clip(1))

@@ -172,6 +172,8 @@ class Recognizer:
                         _note(recording, event, on_progress)
             except (SeehearError, OSError) as error:
                 recording.error = error
+            except (MemoryError, RuntimeError) as error:
+                recording.fail(error)
             recording.read = True
             while open_recordings and open_recordings[0].done:
                 finished = open_recordings.pop(0)

@@ -77,10 +77,8 @@ def listen(
     """
     info = probe(path)
     check_streams(info, options.modality)
-    if options.windows.whole and info.duration > TOO_LONG_AS_A_WHOLE:
-        raise MediaError(
-            f"{path} is {info.duration:.0f} s long; at most {TOO_LONG_AS_A_WHOLE:.0f} s can be taken in one piece"
-        )
+    if options.windows.whole:
+        check_length(path, info.duration)
     yield from _Listener(info, options, on_warning, detector).pieces()
 
 
@@ -92,6 +90,13 @@ def check_streams(info: MediaInfo, wanted: Modality | None) -> None:
         raise MediaError(f"{info.path} has no video to read lips from; --modality a transcribes its sound")
     if wanted.uses_audio and not info.has_audio:
         raise MediaError(f"{info.path} has no sound; --modality v reads the lips")
+
+
+def check_length(path: Path, seconds: float) -> None:
+    """Raise `MediaError` if a recording is too long to be taken in one piece."""
+    if seconds > TOO_LONG_AS_A_WHOLE:
+        most = f"at most {TOO_LONG_AS_A_WHOLE:.0f} s can be taken in one piece"
+        raise MediaError(f"{path} is {seconds:.0f} s long; {most}")
 
 
 class _Sound:
@@ -213,6 +218,8 @@ class _Listener:
 
     def _know(self, start: int, end: int) -> None:
         """Tell the windower what goes on from frame `start` until `end`."""
+        if self.options.windows.whole:
+            check_length(self.info.path, end / FRAME_RATE)  # what the header says may be wrong
         frames = end - start
         moving = np.pad(self.moving[:frames], (0, max(0, frames - len(self.moving))))
         self.moving = self.moving[frames:]

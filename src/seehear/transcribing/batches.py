@@ -84,8 +84,8 @@ def part(given: Input, start: int, end: int) -> Input:
     return Input(given.modality, end - start, audio, None if given.video is None else given.video[start:end])
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """PyTorch says it by its own error on a GPU and by a `RuntimeError` on a CPU."""
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what is wrong: PyTorch says it by its own error on a GPU and by a `RuntimeError` on a CPU."""
     told = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
 
@@ -118,7 +118,7 @@ class Transcriber:
         try:
             return self._transcribe(inputs, modality)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
+            if not out_of_memory(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
                 raise
         if len(inputs) > 1:
             half = len(inputs) // 2

@@ -15,7 +15,7 @@ from seehear.errors import MediaError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Piece
 from seehear.transcribing.assembly import Assembly
-from seehear.transcribing.batches import Heard, Input, Transcriber, part
+from seehear.transcribing.batches import Heard, Input, Transcriber, out_of_memory, part
 from seehear.transcribing.choice import Believed, choose_streams, silence_doubtful
 from seehear.transcript import Transcript
 
@@ -40,6 +40,12 @@ class Recording:
     def done(self) -> bool:
         """Whether nothing more will come of it."""
         return self.read and not self.waiting
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be recognised. Only for want of memory: other errors are raised again."""
+        if not out_of_memory(error):
+            raise error
+        self.error = self.error or MediaError(f"{self.path}: the memory does not suffice to recognise it")
 
     def result(self) -> Transcript | SeehearError | OSError:
         """The transcript, or what is wrong."""
@@ -90,9 +96,8 @@ class Recognition:
         try:
             found = self._believe(waiting)
         except (MemoryError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             for item in waiting:
-                item.recording.error = item.recording.error or MediaError(f"{item.recording.path}: {reason}")
+                item.recording.fail(error)
             return
         finally:
             _give_memory_back()
