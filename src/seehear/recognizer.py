@@ -4,6 +4,7 @@ recordings ─► listening: windows with their sound and mouths ─► batches 
              (in a process of its own)
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -161,7 +162,8 @@ class Recognizer:
         open_recordings: list[Recording] = []
         for source in media:
             path = Path(source)
-            recording = Recording(path, Assembly(str(source), path, self.tokenizer, word_times))
+            name = os.fsencode(source).decode("utf-8", "replace")  # whatever the locale makes of it
+            recording = Recording(path, Assembly(name, path, self.tokenizer, word_times))
             open_recordings.append(recording)
             try:
                 for event in self._listen(path, listening, finder, recording.assembly.note):
