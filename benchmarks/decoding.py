@@ -254,7 +254,8 @@ def kept_by_ours(options: argparse.Namespace, model: USR, frames: int, beam: int
     for _ in range(options.tokens):
         search.advance()
     running = search.beam
-    assert running.ctc is not None and running.score.shape == (1, beam), "a full beam"
+    assert running.ctc is not None
+    assert running.score.shape == (1, beam), "a full beam"
     keys_values = [part for layer in search.cache.tokens for part in layer]
     scores = (running.score, running.decoder_score, running.language_score, running.ctc.score)
     parts = (keys_values, [running.tokens], [running.ctc.token, running.ctc.blank], scores)
