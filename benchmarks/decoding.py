@@ -21,9 +21,7 @@ Weights are random, so what ends a sentence is switched off and every search tak
 """
 
 import argparse
-import statistics
 import warnings
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -42,7 +40,7 @@ from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.decode import precision
 from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.options import DecodingOptions, DType
-from seehear.decoding.plain_search import Prefix, extend, plain_search
+from seehear.decoding.plain_search import extend, plain_search
 from seehear.evaluate import evaluate
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
@@ -135,7 +133,7 @@ def settings_for(beam: int, tokens: int, frames: int, ctc_weight: float) -> Deco
 
 
 def half(work: partial[Any], device: str, dtype: DType = "bf16") -> Any:
-    """The work in bfloat16."""
+    """The work in bfloat16, or in numbers of `dtype`."""
     with precision(torch.device(device), dtype):
         return work()
 
@@ -181,9 +179,6 @@ def measure_throughput(options: argparse.Namespace) -> None:
             print(f"| {count} × {frames / FRAME_RATE:g} | {cells} |", flush=True)
 
 
-# Greedy attention
-
-
 @torch.no_grad()
 def compare_greedy(options: argparse.Namespace) -> None:
     """A line for each number of clips and kind of numbers."""
@@ -202,9 +197,8 @@ def compare_greedy(options: argparse.Namespace) -> None:
         for dtype in ("float32", "bf16"):
             timed = {name: partial(half, run, options.device, dtype) for name, run in runs.items()}
             s = in_turns(timed, options.repeats, options.device)
-            ratios = " | ".join(f"{s[name] / s['ours']:.1f}" for name in ("plain", "prefix"))
-            seconds = " | ".join(f"{s[name]:.3f}" for name in runs)
-            print(f"| {count}, {dtype} | {seconds} | {ratios} |", flush=True)
+            cells = [*(f"{s[name]:.3f}" for name in runs), *(f"{s[name] / s['ours']:.1f}" for name in list(runs)[:2])]
+            print(f"| {count}, {dtype} | {' | '.join(cells)} |", flush=True)
 
 
 def prefix_greedy(model: USR, features: Tensor, mask: Tensor, modality: Modality, num_tokens: int) -> Tensor:
@@ -219,9 +213,6 @@ def prefix_greedy(model: USR, features: Tensor, mask: Tensor, modality: Modality
     return tokens[:, 1:]
 
 
-# Memory
-
-
 def measure_memory(options: argparse.Namespace) -> None:
     """What hypotheses keep, and by how much the peak of resident memory grows with their number."""
     print("| frames, search | per token: keys and values | id | fixed: CTC | scores | bytes in all |")
@@ -233,13 +224,14 @@ def measure_memory(options: argparse.Namespace) -> None:
             print(f"| {frames}, ours, {dtype} | {' | '.join(f'{cell:,.0f}' for cell in cells)} |", flush=True)
         array, behind = kept_by_plain(options, model, frames, beam)
         print(f"| {frames}, plain | 0 | (8) | {array:,.0f}; {behind:,.0f} with what they are cut from | (24) | |")
-    del model
-    beams = " | ".join(f"beam {beam}" for beam in options.beams)
-    print(f"\nPeak of resident memory, MiB\n\n| frames, search | {beams} | growth per hypothesis, KiB |")
+    print(
+        f"\n| peak of one run each, MiB | {' | '.join(f'beam {beam}' for beam in options.beams)} | KiB per hypothesis |"
+    )
     print(f"| --- |{' --- |' * (len(options.beams) + 1)}")
     for frames in options.frames:
         for name in ("ours, float32", "ours, bf16", "plain"):
-            peaks = [alone(peak_memory, options, name, frames, beam) for beam in options.beams]
+            with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+                peaks = list(pool.map(partial(peak_memory, options, name, frames), options.beams))
             growth = (peaks[-1] - peaks[0]) / (options.beams[-1] - options.beams[0])
             cells = " | ".join(f"{peak / 2**10:.1f}" for peak in peaks)
             print(f"| {frames}, {name} | {cells} | {growth:.0f} |", flush=True)
@@ -255,38 +247,24 @@ def kept_by_ours(options: argparse.Namespace, model: USR, frames: int, beam: int
         search.advance()
     running = search.beam
     assert running.ctc is not None
-    assert running.score.shape == (1, beam), "a full beam"
+    assert running.score.shape[1] == beam, "a full beam"
+    *ctc, ctc_score = running.ctc
+    scores = (running.score, running.decoder_score, running.language_score, ctc_score)
     keys_values = [part for layer in search.cache.tokens for part in layer]
-    scores = (running.score, running.decoder_score, running.language_score, running.ctc.score)
-    parts = (keys_values, [running.tokens], [running.ctc.token, running.ctc.blank], scores)
-    by_cache, ids, ctc, rest = (sum(t.untyped_storage().nbytes() for t in part) / beam for part in parts)
-    per_token = (by_cache / search.cache.num_tokens, ids / running.tokens.shape[2])
-    return [*per_token, ctc, rest, by_cache + ids + ctc + rest]
+    parts = (keys_values, [running.tokens], ctc, scores)
+    sizes = [sum(tensor.untyped_storage().nbytes() for tensor in part) / beam for part in parts]
+    return [sizes[0] / search.cache.num_tokens, sizes[1] / running.tokens.shape[2], *sizes[2:], sum(sizes)]
 
 
 def kept_by_plain(options: argparse.Namespace, model: USR, frames: int, beam: int) -> tuple[float, float]:
     """Bytes of what CTC knows of a hypothesis, and of the arrays that it is a part of and keeps alive."""
-    seen: deque[Prefix] = deque(maxlen=beam)
-
-    def watched(prefix: Prefix, *rest: Any, **named: Any) -> list[Prefix]:
-        seen.append(prefix)
-        return extend(prefix, *rest, **named)
-
     settings = settings_for(beam, 4, frames, options.ctc_weight)
-    with mock.patch("seehear.decoding.plain_search.extend", watched):
+    with mock.patch("seehear.decoding.plain_search.extend", wraps=extend) as calls:
         plain_search(model, clips_of(1, frames, model, options.device)[0][0], AV, settings)
+    seen = [call.args[0] for call in calls.call_args_list[-beam:]]
     arrays = [array for prefix in seen for array in (prefix.token, prefix.blank)]
     behind = {id(array.base): array.base.nbytes for array in arrays if array.base is not None}
     return sum(array.nbytes for array in arrays) / beam, sum(behind.values()) / beam
-
-
-def alone(work: Any, options: argparse.Namespace, *given: Any) -> float:
-    """The median of what `work` gives, each time in a new process."""
-    found = []
-    for _ in range(options.repeats):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(work, options, *given).result())
-    return statistics.median(found)
 
 
 def peak_memory(options: argparse.Namespace, name: str, frames: int, beam: int) -> int:
@@ -296,33 +274,28 @@ def peak_memory(options: argparse.Namespace, name: str, frames: int, beam: int) 
     model = build(options)
     features, mask = clips_of(1, frames, model, options.device)
     settings = settings_for(beam, options.tokens, frames, options.ctc_weight)
+    ours = partial(beam_search, model, features, mask, AV, settings)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of making the model, is forgotten
     if name == "plain":
         plain_search(model, features[0], AV, settings)
     else:
-        half(partial(beam_search, model, features, mask, AV, settings), options.device, name.removeprefix("ours, "))
+        half(ours, options.device, "bf16" if name.endswith("bf16") else "float32")
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
-# Linear layers in whole numbers
 
 
 @torch.no_grad()
 def compare_int8(options: argparse.Namespace) -> None:
     """Times on random weights; error rates of a model, if one is given."""
     ways = ways_to_compute(build(options))
-    _, mask = clips_of(1, options.frames, ways["float32"][0], options.device)
+    features, mask = clips_of(1, options.frames, ways["float32"][0], "cpu")
     video = torch.randn(1, options.frames, INPUT_SIZE, INPUT_SIZE)
     audio = torch.randn(1, options.frames * SAMPLES_PER_FRAME)
-    features, _ = clips_of(1, options.frames, ways["float32"][0], options.device)
     settings = settings_for(options.beam, options.tokens, options.frames, options.ctc_weight)
     works = {
         "encode AV": lambda model: model.encode(video, audio, mask, [AV]),
         "encode, without frontends": lambda model: model.contextualise({AV: features}, mask),
-        f"{options.tokens} tokens, beam {options.beam}": partial(
-            beam_search, features=features, mask=mask, modality=AV, options=settings, n_best=1
-        ),
+        f"decode, beam {options.beam}": lambda model: beam_search(model, features, mask, AV, settings, n_best=1),
     }
     print(f"| {options.frames} frames, s | {' | '.join(ways)} | int8 is faster than bf16 by | and with bf16 by |")
     print(f"| --- |{' --- |' * (len(ways) + 2)}")
@@ -331,28 +304,8 @@ def compare_int8(options: argparse.Namespace) -> None:
         s = in_turns(runs, options.repeats, "cpu")
         ratios = " | ".join(f"{s['bf16'] / s[way]:.2f}" for way in ("int8", "int8, bf16"))
         print(f"| {name} | {' | '.join(f'{s[way]:.3f}' for way in ways)} | {ratios} |", flush=True)
-    if options.model and options.corpus:
-        evaluate_int8(options)
-
-
-def ways_to_compute(model: USR) -> dict[str, tuple[USR, DType]]:
-    """A model and the numbers for what is not quantised, by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is one more package
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    for module in quantised.modules():
-        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):  # they take float32 only
-            module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
-    return {
-        "float32": (model, "float32"),
-        "bf16": (model, "bf16"),
-        "int8": (quantised, "float32"),
-        "int8, bf16": (quantised, "bf16"),
-    }
-
-
-def evaluate_int8(options: argparse.Namespace) -> None:
-    """Word error rates on the test split."""
+    if not options.model:
+        return
     model, tokenizer = load_model(options.model)
     corpus = Corpus.load(options.corpus)
     utterances = corpus.split("test")[:100]
@@ -363,6 +316,18 @@ def evaluate_int8(options: argparse.Namespace) -> None:
         report = evaluate(each, tokenizer, corpus, utterances, tuple(Modality), settings, dtype=dtype)
         rates = " | ".join(f"{100 * (result.wer or 0):.1f}" for result in report.results)
         print(f"| {way} | {rates} | {report.seconds:.0f} |", flush=True)
+
+
+def ways_to_compute(model: USR) -> dict[str, tuple[USR, DType]]:
+    """A model and the numbers for what is not quantised, by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is one more package
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    for module in quantised.modules():
+        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):  # they take float32 only
+            module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    exact: dict[str, tuple[USR, DType]] = {"float32": (model, "float32"), "bf16": (model, "bf16")}
+    return {**exact, "int8": (quantised, "float32"), "int8, bf16": (quantised, "bf16")}
 
 
 if __name__ == "__main__":
