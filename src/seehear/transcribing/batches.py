@@ -108,7 +108,7 @@ class Transcriber:
         for modality in Modality:
             chosen = [number for number, given in enumerate(inputs) if given.modality is modality]
             chosen.sort(key=lambda number: inputs[number].frames)
-            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES[self._device.type]):
+            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES.get(self._device.type, 1200)):
                 numbers = [chosen[position] for position in group]
                 heard |= dict(zip(numbers, self._try([inputs[n] for n in numbers], modality), strict=True))
         return [heard[number] for number in range(len(inputs))]
