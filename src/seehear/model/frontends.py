@@ -20,6 +20,9 @@ STEM_FRAMES = 5
 """Video frames that the video stem looks at: the frame itself and two on either side."""
 STEM_SIZE = 7
 """Side of the video stem's kernel, in pixels."""
+FRAMES_AT_ONCE = 200
+"""Video frames that go through the frontend at once on a CPU where no gradient is wanted: its first layers make half a
+megabyte and more of each, which is most of what recognition needs."""
 
 
 class FlatConv(nn.Conv1d):
@@ -95,14 +98,25 @@ class VideoFrontend(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """(B, T, 88, 88) to (B, T, dim)."""
         B, T = video.shape[:2]
-        x = self.pool(F.silu(self.stem_norm(self._stem(video))))
-        return self.trunk(x).mean((2, 3)).view(B, T, self.dim)  # type: ignore[no-any-return]
-
-    def _stem(self, video: Tensor) -> Tensor:
-        """The 3-D convolution, with zeros around the clip, as a 2-D one whose channels are five neighbouring frames."""
-        if torch.is_autocast_enabled(video.device.type):
-            video = video.to(torch.get_autocast_dtype(video.device.type))  # before it is copied five times
         padded = F.pad(video, (0, 0, 0, 0, STEM_FRAMES // 2, STEM_FRAMES // 2))
+        if video.device.type != "cpu" or torch.is_grad_enabled() or self.training or B * T <= FRAMES_AT_ONCE:
+            return self._see(padded).view(B, T, self.dim)
+        parts = (
+            self._see(clip[None, start : start + FRAMES_AT_ONCE + STEM_FRAMES - 1])
+            for clip in padded
+            for start in range(0, T, FRAMES_AT_ONCE)
+        )
+        return torch.cat(list(parts)).view(B, T, self.dim)
+
+    def _see(self, padded: Tensor) -> Tensor:
+        """(B, T + 4, 88, 88) to (B·T, dim)."""
+        x = self.pool(F.silu(self.stem_norm(self._stem(padded))))
+        return self.trunk(x).mean((2, 3))  # type: ignore[no-any-return]
+
+    def _stem(self, padded: Tensor) -> Tensor:
+        """The 3-D convolution as a 2-D one whose channels are five neighbouring frames."""
+        if torch.is_autocast_enabled(padded.device.type):
+            padded = padded.to(torch.get_autocast_dtype(padded.device.type))  # before it is copied five times
         neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1)  # (B·T, 88, 88, 5), in memory too
         weight = self.stem.weight.squeeze(1)  # (C, 5, 7, 7)
         return F.conv2d(neighbours.permute(0, 3, 1, 2), weight, None, self.stem_stride, STEM_SIZE // 2)
