@@ -28,8 +28,8 @@ from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import Tokenizer
 
-BATCH_FRAMES = {"cpu": 1200, "cuda": 9600}
-"""Frames of a batch, padding counted: on a CPU two windows of 24 s, which bounds the memory and costs no time."""
+BATCH_FRAMES = {"cpu": 600, "cuda": 9600}
+"""Frames of a batch, padding counted: on a CPU one window of 24 s, so that no batch needs much more than another."""
 PAUSE = {Modality.AUDIO: 40, Modality.VIDEO: 50, Modality.AUDIOVISUAL: 40}
 """Frames without a token from which on CTC is held to have found a pause: in one GRID command there are up to 28, with
 lips alone 49; between two of them, with pauses of a second, 34 to 128 (RESULTS.md)."""
@@ -108,7 +108,7 @@ class Transcriber:
         for modality in Modality:
             chosen = [number for number, given in enumerate(inputs) if given.modality is modality]
             chosen.sort(key=lambda number: inputs[number].frames)
-            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES.get(self._device.type, 1200)):
+            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES.get(self._device.type, 600)):
                 numbers = [chosen[position] for position in group]
                 heard |= dict(zip(numbers, self._try([inputs[n] for n in numbers], modality), strict=True))
         return [heard[number] for number in range(len(inputs))]
