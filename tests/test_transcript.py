@@ -46,6 +46,8 @@ def test_json_has_the_keys_of_whisper() -> None:
         "avg_logprob": -0.25,
         "no_speech_prob": 0.0,
         "words": [],
+        "modality": None,
+        "face": None,
     }
     assert (values["modality"], values["reason"], values["warnings"]) == ("av", "the file has both", ["a hole"])
     assert json.loads(NOTHING.to_json())["segments"] == []
