@@ -29,6 +29,7 @@ from seehear.listening.stream import Event, Opened, Piece, Read, listen
 from seehear.modality import FRAME_RATE, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
+from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
 from seehear.transcribing.batches import Input, Transcriber
 from seehear.transcribing.recognition import OnWindow, Recognition, Recording
@@ -77,6 +78,7 @@ class Recognizer:
         `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
         """
+        memory.bound()
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model

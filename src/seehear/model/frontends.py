@@ -20,7 +20,7 @@ STEM_FRAMES = 5
 """Video frames that the video stem looks at: the frame itself and two on either side."""
 STEM_SIZE = 7
 """Side of the video stem's kernel, in pixels."""
-FRAMES_AT_ONCE = 200
+FRAMES_AT_ONCE = 50
 """Video frames that go through the frontend at once on a CPU where no gradient is wanted: its first layers make half a
 megabyte and more of each, which is most of what recognition needs."""
 
@@ -117,7 +117,7 @@ class VideoFrontend(nn.Module):
         """The 3-D convolution as a 2-D one whose channels are five neighbouring frames."""
         if torch.is_autocast_enabled(padded.device.type):
             padded = padded.to(torch.get_autocast_dtype(padded.device.type))  # before it is copied five times
-        neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1)  # (B·T, 88, 88, 5), in memory too
+        neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1).contiguous()  # (B·T, 88, 88, 5), in memory too
         weight = self.stem.weight.squeeze(1)  # (C, 5, 7, 7)
         return F.conv2d(neighbours.permute(0, 3, 1, 2), weight, None, self.stem_stride, STEM_SIZE // 2)
 
@@ -159,8 +159,8 @@ class AudioFrontend(nn.Module):
         keep: Tensor | None = None
         if mask is not None:
             keep = mask.repeat_interleave(SAMPLES_PER_FRAME // self.config.stem_stride, dim=1)[:, None, None]
-        waveform = audio[:, None, None].contiguous(memory_format=torch.channels_last)
-        x = self.trunk(_masked(F.silu(self.stem_norm(self.stem(waveform))), keep), keep)  # (B, C, 1, steps)
+        waves = self.stem(audio[:, None, None]).contiguous(memory_format=torch.channels_last)
+        x = self.trunk(_masked(F.silu(self.stem_norm(waves)), keep), keep)  # (B, C, 1, steps)
         return x.squeeze(2).transpose(1, 2).unflatten(1, (-1, self.config.steps_per_frame)).mean(2)  # type: ignore[no-any-return]
 
     @property

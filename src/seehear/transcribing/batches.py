@@ -27,6 +27,7 @@ from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import Tokenizer
+from seehear.transcribing import memory
 
 BATCH_FRAMES = {"cpu": 600, "cuda": 9600}
 """Frames of a batch, padding counted: on a CPU one window of 24 s, so that no batch needs much more than another."""
@@ -84,12 +85,6 @@ def part(given: Input, start: int, end: int) -> Input:
     return Input(given.modality, end - start, audio, None if given.video is None else given.video[start:end])
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether that is what is wrong: PyTorch says it by its own error on a GPU and by a `RuntimeError` on a CPU."""
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
-
-
 @dataclass
 class Transcriber:
     """A model and how it is to be used."""
@@ -118,8 +113,10 @@ class Transcriber:
         try:
             return self._transcribe(inputs, modality)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
+            if not memory.ran_out(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
                 raise
+        finally:
+            memory.give_back()
         if len(inputs) > 1:
             half = len(inputs) // 2
             return self._try(inputs[:half], modality) + self._try(inputs[half:], modality)

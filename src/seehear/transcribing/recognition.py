@@ -3,10 +3,8 @@
 batch ─► heard ─► long pauses by CTC? its parts anew ─► little evidence? one stream alone ─► none? nothing ─► Assembly
 """
 
-import ctypes
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +12,9 @@ from typing import NamedTuple
 from seehear.errors import MediaError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Piece
+from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
-from seehear.transcribing.batches import Heard, Input, Transcriber, out_of_memory, part
+from seehear.transcribing.batches import Heard, Input, Transcriber, part
 from seehear.transcribing.choice import Believed, choose_streams, silence_doubtful
 from seehear.transcript import Transcript
 
@@ -43,7 +42,7 @@ class Recording:
 
     def fail(self, error: Exception) -> None:
         """It cannot be recognised. Only for want of memory: other errors are raised again."""
-        if not out_of_memory(error):
+        if not memory.ran_out(error):
             raise error
         self.error = self.error or MediaError(f"{self.path}: the memory does not suffice to recognise it")
 
@@ -99,8 +98,6 @@ class Recognition:
             for item in waiting:
                 item.recording.fail(error)
             return
-        finally:
-            _give_memory_back()
         for item, (given, text, other) in found:
             heard = silence_doubtful(text, self.no_speech_threshold)
             mouth = item.mouth if given.video is not None else None
@@ -121,13 +118,6 @@ class Recognition:
         if self.choose:
             believed = choose_streams(believed, [item.piece.moving for item in items], self.transcriber)
         return list(zip(items, believed, strict=True))
-
-
-def _give_memory_back() -> None:
-    """Have the C library return what it holds for windows of sizes that may not come again: after an hour it holds
-    twice as much as after a minute, and returning it costs nothing that can be measured (RESULTS.md)."""
-    with suppress(OSError, AttributeError):  # only glibc can
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _at_pauses(item: _Waiting, heard: Heard) -> list[_Waiting]:

@@ -1,0 +1,27 @@
+"""What keeps the memory of recognition from growing over hours of windows of ever new lengths (RESULTS.md)."""
+
+import ctypes
+import os
+from contextlib import suppress
+
+KEPT_KERNELS = 128
+"""Kernels that oneDNN keeps, each made for one shape: those of a batch or two. A thousand, as by itself, lie scattered
+among the tensors of hours, which then find no room between them."""
+
+
+def bound() -> None:
+    """Have oneDNN keep no more kernels than that, unless the user says how many. It looks once, when it makes the
+    first."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
+
+
+def give_back() -> None:
+    """Have the C library return what it holds for tensors of sizes that may not come again."""
+    with suppress(OSError, AttributeError):  # only glibc can
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory is what is wrong: PyTorch says it by its own error on a GPU, by a `RuntimeError` on a CPU."""
+    told = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
