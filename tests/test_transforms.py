@@ -13,7 +13,7 @@ from seehear.data.transforms import (
     normalise_video,
     random_crop,
     span_mask,
-    without_speech,
+    stillness,
 )
 from seehear.recipe import AugmentConfig
 from seehear.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def test_a_clip_without_speech_is_still_and_faint(frames: int) -> None:
     video = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 96, 96))
     speech = MouthClip(video=video, audio=rng.uniform(-0.5, 0.5, frames * 640).astype(np.float32))
     loudness = np.sqrt(np.mean(speech.audio**2))
-    quiet = [without_speech(speech, rng) for _ in range(20)]
+    quiet = [stillness(speech, frames, rng) for _ in range(20)]
     for clip in quiet:
         assert clip.video.shape == video.shape
         assert clip.video.max() <= 3

@@ -118,6 +118,11 @@ class AugmentConfig(FrozenModel):
     silence_probability: float = Field(0.0, ge=0.0, le=1.0)
     """Share of labelled clips in whose place a still mouth, faint noise and no words are shown, so that the model
     learns to say nothing (ours)."""
+    join_probability: float = Field(0.0, ge=0.0, lt=1.0)
+    """How often a labelled clip stands in a passage, and how often another of its speaker follows it there, and one
+    more, as `data.max_frames` allow: windows of long recordings hold pauses and several sentences (ours)."""
+    join_pause: float = Field(1.0, ge=0.0)
+    """Longest pause in a passage, in seconds: before it, between its clips, after it."""
 
 
 USR_SETTINGS = {"ar_probability": 1.0, "ctc_targets": "frames", "ctc_attention_weight": 0.0, "teacher_momentum": 0.999}

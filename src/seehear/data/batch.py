@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from seehear.data.clipfile import MouthClip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
-from seehear.data.transforms import augment_clip, central_crop, normalise_video, visible, without_speech
+from seehear.data.passages import Passages, join
+from seehear.data.transforms import augment_clip, central_crop, normalise_video, stillness, visible
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME
 from seehear.recipe import AugmentConfig
 from seehear.tokenizer import Tokenizer
@@ -176,7 +177,8 @@ def fill(frames: Sequence[int] | NDArray[np.int64], max_frames: int) -> list[lis
 class TrainingClips(Dataset[Example]):
     """Augmented clips of some utterances; an index is (position, seed), so that any worker draws the same.
 
-    Decoded clips stay in the memory of the process that read them, up to `cache_bytes`.
+    Labelled clips may be joined, up to `max_frames`. Decoded clips stay in the memory of the process that read them, up
+    to `cache_bytes`.
     """
 
     def __init__(
@@ -186,6 +188,7 @@ class TrainingClips(Dataset[Example]):
         augment: AugmentConfig,
         tokenizer: Tokenizer | None,
         cache_bytes: int = 0,
+        max_frames: int = 0,
     ) -> None:
         self.corpus = corpus
         self.utterances = utterances
@@ -193,6 +196,7 @@ class TrainingClips(Dataset[Example]):
         self.tokenizer = tokenizer
         """None for the unlabelled stream: its transcripts are not read."""
         self.cache_bytes = cache_bytes
+        self._passages = Passages(utterances, augment, max_frames)
         self._cache: dict[str, MouthClip] = {}
 
     def __len__(self) -> int:
@@ -200,16 +204,22 @@ class TrainingClips(Dataset[Example]):
 
     def __getitem__(self, index: tuple[int, int]) -> Example:
         position, seed = index
-        utterance, rng = self.utterances[position], np.random.default_rng(seed)
-        clip, text = self._read(utterance), utterance.text if self.tokenizer else None
-        if self.tokenizer and rng.random() < self.augment.silence_probability:
-            clip, text = without_speech(clip, rng), ""
+        utterances, rng = [self.utterances[position]], np.random.default_rng(seed)
+        clip, text = self._read(utterances[0]), None
+        if self.tokenizer:
+            passage = self._passages.draw(position, seed)
+            utterances = [self.utterances[number] for number in passage.positions]
+            text = " ".join(utterance.text or "" for utterance in utterances)
+            if rng.random() < self.augment.silence_probability:
+                clip, text = stillness(clip, self.length(position, seed), rng), ""
+            elif passage != ((position,), (0, 0)):
+                clip = join([self._read(utterance) for utterance in utterances], passage.pauses, rng)
         clip = augment_clip(clip, self.augment, rng)
         assert clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
         video_keep, audio_keep = visible(len(clip.video), self.augment, rng)
         noisy = rng.random() < self.augment.noise_probability
         return Example(
-            id=utterance.id,
+            id="+".join(utterance.id for utterance in utterances),
             video=normalise_video(clip.video),
             audio=clip.audio,
             text=text,
@@ -219,6 +229,10 @@ class TrainingClips(Dataset[Example]):
             noise_snr_db=float(rng.uniform(*self.augment.noise_snr_db)) if noisy else None,
             noise_seed=seed,
         )
+
+    def length(self, position: int, seed: int) -> int:
+        """Frames of a clip, before its speed is changed."""
+        return self._passages.length(position, seed) if self.tokenizer else self.utterances[position].frames
 
     def _read(self, utterance: Utterance) -> MouthClip:
         """The clip, from memory if it has been read before and there was room."""

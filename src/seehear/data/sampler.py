@@ -1,7 +1,7 @@
 """Which clips make up which step: batches of about equal length filled by total frames, the same for the same seed."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
 
     Each epoch shuffles the clips, sorts them roughly by length, fills batches up to `max_frames` (padding counted) and
     shuffles groups of `group` of them: the batches of one optimiser step, on all processes, are of about equal length.
-    Some batches come twice in an epoch where their number is no multiple of `group`.
+    Some batches come twice in an epoch where their number is no multiple of `group`. `length` tells how long the clip
+    of a position and seed is, where that differs from `frames`.
 
     `start` skips that many batches, which is how a run resumes; of the rest, every `stride`-th is given: with the rank
     of a process added to `start`, each process has its own, and all have equally many.
@@ -33,6 +34,7 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         start: int = 0,
         stride: int = 1,
         group: int = 1,
+        length: Callable[[int, int], int] | None = None,
     ) -> None:
         self.frames = np.asarray(frames)
         self.max_frames = max_frames
@@ -40,15 +42,21 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         self.start = start
         self.stride = stride
         self.group = group
+        self.length = length or (lambda position, _: int(self.frames[position]))
 
     def epoch(self, number: int) -> list[list[tuple[int, int]]]:
         """The batches of one epoch."""
         rng = np.random.default_rng([self.seed, number])
-        jittered = self.frames * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(self.frames))
-        order = np.argsort(jittered, kind="stable")
-        seeds = rng.integers(2**62, size=len(order))
-        filled = fill(self.frames[order], self.max_frames)
-        batches = [[(int(order[i]), int(seeds[i])) for i in batch] for batch in filled]
+        jitter = rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(self.frames))
+        order = np.argsort(self.frames * jitter, kind="stable")
+        clips = [
+            (int(position), int(seed))
+            for position, seed in zip(order, rng.integers(2**62, size=len(order)), strict=True)
+        ]
+        lengths = {clip: self.length(*clip) for clip in clips}
+        clips.sort(key=lambda clip: lengths[clip] * jitter[clip[0]])
+        filled = fill([lengths[clip] for clip in clips], self.max_frames)
+        batches = [[clips[i] for i in batch] for batch in filled]
         missing = -len(batches) % self.group
         batches += (batches * self.group)[-missing:] if missing else []
         groups = [batches[i : i + self.group] for i in range(0, len(batches), self.group)]

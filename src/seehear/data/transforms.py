@@ -12,7 +12,7 @@ VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 STILL_FRAMES = 3
 """Frames after the first that a mouth which keeps still goes through."""
 FAINTER_DB = (20.0, 60.0)
-"""How far below the speech the noise of a clip without speech lies."""
+"""How far below the speech the noise lies where nobody speaks."""
 
 
 def normalise_video(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -68,16 +68,16 @@ def change_speed(clip: MouthClip, factor: float) -> MouthClip:
     return MouthClip(video=clip.video[nearest], audio=audio.astype(np.float32))
 
 
-def without_speech(clip: MouthClip, rng: np.random.Generator) -> MouthClip:
-    """As long a clip in which nothing is said: a mouth that keeps still, and faint noise.
+def stillness(clip: MouthClip, frames: int, rng: np.random.Generator) -> MouthClip:
+    """So many `frames` in which nothing is said: a mouth that keeps still, and faint noise.
 
-    The mouth is that of the first frames, to and fro at random, so that a camera's noise stays what it is. The noise
-    is white, of a random level far below the clip's own; some clips have none.
+    The mouth is that of the first frames of `clip`, to and fro at random, so that a camera's noise stays what it is.
+    The noise is white, of a random level far below the clip's own; sometimes there is none.
     """
-    steps = rng.integers(-1, 2, size=len(clip.video)).cumsum()
+    steps = rng.integers(-1, 2, size=frames).cumsum()
     still = np.abs((steps + STILL_FRAMES) % (2 * STILL_FRAMES) - STILL_FRAMES).clip(max=len(clip.video) - 1)
     level = np.sqrt(np.mean(clip.audio**2)) * 10.0 ** (-rng.uniform(*FAINTER_DB) / 20.0) if rng.random() < 0.8 else 0.0
-    noise = rng.standard_normal(len(clip.audio), dtype=np.float32) * np.float32(level)
+    noise = rng.standard_normal(frames * SAMPLES_PER_FRAME, dtype=np.float32) * np.float32(level)
     return MouthClip(video=clip.video[still], audio=noise)
 
 

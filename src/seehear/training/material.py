@@ -62,28 +62,36 @@ def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, world
     data, run = recipe.data, recipe.run
     pin_memory = world.device.type == "cuda"
 
-    def sampler(utterances: Sequence[Utterance], max_frames: int, salt: int, start: int = 0) -> FrameBatchSampler:
-        frames = [utterance.frames for utterance in utterances]
-        group = run.accumulate * world.size
+    def sampler(clips: TrainingClips, max_frames: int, salt: int, start: int = 0) -> FrameBatchSampler:
         return FrameBatchSampler(
-            frames, max_frames, 2 * run.seed + salt, start=start + world.rank, stride=world.size, group=group
+            [utterance.frames for utterance in clips.utterances],
+            max_frames,
+            2 * run.seed + salt,
+            start=start + world.rank,
+            stride=world.size,
+            group=run.accumulate * world.size,
+            length=clips.length,
         )
 
-    def opener(
-        utterances: Sequence[Utterance], max_frames: int, salt: int, reader: Tokenizer | None
-    ) -> Callable[[int], Iterator[Batch]]:
-        clips = TrainingClips(material.corpus, utterances, recipe.augment, reader, data.cache_mb * 1_000_000)
-        return lambda start: stream(clips, sampler(utterances, max_frames, salt, start), data.workers, pin_memory)
+    def clips_of(utterances: Sequence[Utterance], reader: Tokenizer | None) -> TrainingClips:
+        cache_bytes = data.cache_mb * 1_000_000
+        return TrainingClips(material.corpus, utterances, recipe.augment, reader, cache_bytes, data.max_frames)
 
-    labelled = opener(material.labelled, data.labelled_frames, 0, tokenizer)
-    unlabelled = opener(material.unlabelled, data.unlabelled_frames, 1, None) if material.unlabelled else None
-    streams = Streams(labelled, unlabelled, world.size)
+    def opener(clips: TrainingClips, max_frames: int, salt: int) -> Callable[[int], Iterator[Batch]]:
+        return lambda start: stream(clips, sampler(clips, max_frames, salt, start), data.workers, pin_memory)
+
+    labelled, unlabelled = clips_of(material.labelled, tokenizer), clips_of(material.unlabelled, None)
+    streams = Streams(
+        opener(labelled, data.labelled_frames, 0),
+        opener(unlabelled, data.unlabelled_frames, 1) if material.unlabelled else None,
+        world.size,
+    )
     if run.steps is not None:
         return streams, run.steps
     assert run.epochs is not None, "a recipe gives steps or epochs"
     longest = (
-        sampler(material.unlabelled, data.unlabelled_frames, 1)
+        sampler(unlabelled, data.unlabelled_frames, 1)
         if material.unlabelled
-        else sampler(material.labelled, data.labelled_frames, 0)
+        else sampler(labelled, data.labelled_frames, 0)
     )
     return streams, max(1, round(run.epochs * longest.batches_per_epoch() / (run.accumulate * world.size)))
