@@ -16,6 +16,7 @@ from conftest import random_clip
 from media_files import make_media
 from seehear.checkpoint import load_model
 from seehear.cli.main import main
+from seehear.cli.options import without_truth
 from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus
 
@@ -43,6 +44,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def clip(tmp_path: Path) -> Path:
     write_clip(tmp_path / "clip.mp4", random_clip(12))
     return tmp_path / "clip.mp4"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a.mp4 --word_timestamps True -f srt", "a.mp4 --word_timestamps -f srt"),
+        ("--highlight-words True a.mp4", "--highlight-words a.mp4"),
+        ("a.mp4 --word_timestamps False --highlight_words False b.mp4", "a.mp4 b.mp4"),
+        ("--word_timestamps True True", "--word_timestamps True"),
+        ("--word_timestamps True.mp4 False", "--word_timestamps True.mp4 False"),
+    ],
+)
+def test_flags_may_be_written_as_for_whisper(given: str, meant: str) -> None:
+    assert without_truth(given.split()) == meant.split()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("evaluate", "--help"), ("transcribe", "--help")])

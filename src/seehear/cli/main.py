@@ -25,6 +25,7 @@ from seehear.cli import (
     train,
     transcribe,
 )
+from seehear.cli.options import without_truth
 from seehear.errors import PreemptionError, SeehearError
 
 REQUEUE = 75
@@ -66,7 +67,7 @@ def seehear(
 def main() -> None:
     """Run the command line and exit with its status: 0 only if everything succeeded."""
     try:
-        status = app(prog_name="seehear", standalone_mode=False)
+        status = app(without_truth(sys.argv[1:]), prog_name="seehear", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         _fail(f"{error.format_message()} See `{context.command_path if context else 'seehear'} --help`.")

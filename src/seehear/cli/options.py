@@ -1,5 +1,6 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -56,6 +57,21 @@ LanguageModelOption = Annotated[
 ]
 LanguageWeightOption = Annotated[float, typer.Option("--lm_weight", min=0.0, help="Its share, beside the others.")]
 DEFAULT_LANGUAGE_WEIGHT = 0.3
+
+
+WHISPER_FLAGS = ("--word_timestamps", "--word-timestamps", "--highlight_words", "--highlight-words")
+"""Options that Whisper wants `True` or `False` after, and we do not."""
+
+
+def without_truth(arguments: list[str]) -> list[str]:
+    """The command line with the flag alone for `--word_timestamps True`, and without it for `False`."""
+    plain: list[str] = []
+    for before, argument in itertools.pairwise(["", *arguments]):
+        if before not in WHISPER_FLAGS or argument not in ("True", "False"):
+            plain.append(argument)
+        elif argument == "False":
+            plain.pop()
+    return plain
 
 
 def parse_modalities(text: str) -> tuple[Modality, ...]:
