@@ -1,13 +1,15 @@
 """Any media file on one clock: real files with every oddity, a flash and a beep that must stay together."""
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from media_files import FLASH_END, FLASH_START, beep_seconds, flash_seconds, make_media, rotate_header
-from seehear.data.media import iter_frames, probe, read_audio
+from seehear.data.media import _timed, iter_audio, iter_frames, probe, read_audio
 from seehear.errors import MediaError
 
 HALF_FRAME = 0.5 / 25
@@ -268,3 +270,73 @@ def test_pictures_too_large_to_be_real_are_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(MediaError, match="megapixels are refused"):
         probe(path)
+
+
+@pytest.mark.parametrize("modality", ["sound first", "picture first"])
+def test_a_clock_that_starts_with_the_file(tmp_path: Path, modality: str) -> None:
+    """Nothing that is heard before the first picture is lost, and times are those of a player."""
+    if modality == "sound first":
+        path = make_media(tmp_path / "clip.mkv", times=np.arange(15, 60) / 25)
+    else:
+        path = make_media(tmp_path / "clip.mkv", audio_start=0.3)
+    info = probe(path)
+    assert info.start == pytest.approx(0.0, abs=1e-3)
+    assert info.picture_delay == pytest.approx(0.6 if modality == "sound first" else 0.0, abs=1e-3)
+    frames = list(iter_frames(path, start=info.start))
+    assert len(frames) == 60
+    heard = beep_seconds(np.concatenate(list(iter_audio(path, start=info.start))))
+    assert flash_seconds(frames) == pytest.approx((FLASH_START, FLASH_END), abs=HALF_FRAME)
+    assert heard == pytest.approx((FLASH_START, FLASH_END), abs=0.005)
+
+
+def test_sound_that_is_cut_is_warned_of(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "clip.mkv", times=np.arange(15, 60) / 25)
+    warnings: list[str] = []
+    read_audio(path, on_warning=warnings.append)
+    assert warnings == [f"{path}: 0.6 s of sound before the first picture are left out"]
+    warnings.clear()
+    list(iter_frames(path, on_warning=warnings.append))
+    assert warnings == []
+
+
+def test_files_put_one_behind_the_other_go_on(tmp_path: Path) -> None:
+    part = make_media(tmp_path / "part.ts", audio_codec="mp2", rate=48_000)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 3)
+    warnings: list[str] = []
+    frames = list(iter_frames(joined, on_warning=warnings.append))
+    audio = read_audio(joined, on_warning=warnings.append)
+    once = len(list(iter_frames(part)))
+    assert abs(len(frames) - 3 * once) <= 2
+    assert len(audio) / 16_000 == pytest.approx(3 * 2.4, abs=0.15)
+    white = np.array([frame.mean() > 128 for frame in frames])
+    assert np.diff(white.astype(int)).clip(0).sum() == 3, "three flashes"
+    assert [warning.split(": ")[1].split(" at ")[0] for warning in warnings] == [
+        f"the timestamps of the {what} begin anew" for what in ("picture", "picture", "sound", "sound")
+    ]
+
+
+def test_a_few_frames_whose_timestamps_lie_behind_are_left_out() -> None:
+    stamps = [*range(40), 2, 3, *range(42, 60), None, *range(61, 70)]
+    frames = [SimpleNamespace(pts=stamp, time_base=Fraction(1, 25)) for stamp in stamps]
+    warnings: list[str] = []
+    times = [time for time, _ in _timed(iter(frames), lambda _: 0.04, Path("x"), "picture", warnings.append)]
+    assert times == pytest.approx([number / 25 for number in (*range(40), *range(42, 70))])
+    assert warnings == []
+
+
+@pytest.mark.parametrize("rates", [(48_000, 24_000), (24_000, 48_000), (22_050, 44_100)])
+def test_a_rate_that_changes_on_the_way_keeps_all_seconds(tmp_path: Path, rates: tuple[int, int]) -> None:
+    parts = [
+        make_media(tmp_path / f"{rate}.mp3", video_codec=None, audio_codec="libmp3lame", rate=rate) for rate in rates
+    ]
+    both = tmp_path / "both.mp3"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    alone = sum(len(read_audio(part)) for part in parts)
+    warnings: list[str] = []
+    audio = read_audio(both, on_warning=warnings.append)
+    assert len(audio) / 16_000 == pytest.approx(alone / 16_000, abs=0.2)
+    loud = np.abs(audio) > 0.2
+    assert loud[: len(loud) // 2].any()
+    assert loud[len(loud) // 2 :].any()
+    assert not any("hole" in warning for warning in warnings)

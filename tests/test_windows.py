@@ -84,7 +84,7 @@ def test_every_active_frame_is_in_a_window_and_none_is_too_long() -> None:
     covered = np.zeros(len(active), bool)
     for window in windows:
         assert window.start <= window.speech_start < window.speech_end <= window.end
-        assert window.end - window.start <= 250 + 40
+        assert window.end - window.start <= 250
         covered[window.start : window.end] = True
     assert covered[active].all()
     for before, after in itertools.pairwise(windows):

@@ -1,13 +1,14 @@
 """Any media file to frames at 25 a second and mono sound at 16 kHz, both placed by their timestamps on one clock.
 
-The clock starts at the first video frame (at the first sample where there is no video). Frame k of the result is the
-frame of the file nearest to k/25 s; sound that starts late, early or with gaps is padded, cut and filled. The only
-file of seehear that knows FFmpeg (through PyAV).
+The clock starts at the first video frame (at the first sample where there is no video), or where the caller says.
+Frame k of the result is the frame of the file nearest to k/25 s; sound that starts late, early or with gaps is padded,
+cut and filled. Timestamps that begin anew, as in files that were put one behind the other, go on from where they were.
 
 Files are opened as local regular files and by a list of formats: no playlist, script or address inside a file is
 followed. What is too large to be real is refused while decoding, before it fills the memory.
 """
 
+import math
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from seehear.data.samples import Resampler, mono
 from seehear.errors import MediaError
 from seehear.modality import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -29,6 +31,8 @@ MAX_SECONDS = 12 * 3600.0
 """Longest recording."""
 MAX_SAMPLE_RATE = 384_000
 MAX_CHANNELS = 64
+STRAYS = 10
+"""Frames in a row whose timestamps lie behind from which on these count as begun anew, and not as damage."""
 MAX_GAP = 60.0
 """Longest hole in the timestamps that is filled, in seconds; beyond, the file counts as damaged."""
 NOTICED_GAP = 0.5
@@ -61,21 +65,32 @@ class MediaInfo:
     """Average, as the file states it; nothing relies on it."""
     sample_rate: int | None
     channels: int | None
+    start: float
+    """When the earlier of picture and sound begins, in seconds of the file's timestamps: where players start."""
+    picture_delay: float
+    """Seconds from then until the first picture."""
 
 
 def probe(path: Path) -> MediaInfo:
     """Look into a file. Raises `MediaError` if it is no readable media file."""
+    heard_from = _start(path, _audio_stream)
     with _open(path) as container:
         video, audio = _video_stream(container), _audio_stream(container)
         width = height = 0
+        seen_from = None
         if video is not None:
             frame = next(_decoded(container, video, path, None), None)
             if frame is None:
                 video = None
             else:
                 height, width = _upright(frame, video, path).shape[:2]
+                seen_from = _seconds(frame, default=0.0)
         if video is None and audio is None:
             raise MediaError(f"{path}: no video and no sound can be read from it")
+        starts = [start for start in (seen_from, heard_from) if start is not None]
+        start = min(starts, default=0.0)
+        if seen_from is not None and seen_from - start > MAX_GAP:
+            start = seen_from  # clocks that have nothing to do with each other
         return MediaInfo(
             path=Path(path),
             duration=container.duration / 1_000_000 if container.duration else 0.0,
@@ -86,13 +101,18 @@ def probe(path: Path) -> MediaInfo:
             frame_rate=float(video.average_rate) if video is not None and video.average_rate else None,
             sample_rate=audio.codec_context.sample_rate if audio is not None else None,
             channels=audio.codec_context.channels if audio is not None else None,
+            start=start,
+            picture_delay=0.0 if seen_from is None else seen_from - start,
         )
 
 
-def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArray[np.uint8]]:
+def iter_frames(
+    path: Path, *, start: float | None = None, on_warning: Warn | None = None
+) -> Iterator[NDArray[np.uint8]]:
     """The frames of a video at 25 a second: (H, W, 3) RGB, upright, contiguous; one at a time.
 
-    Holes in the timestamps are filled with the frame before them. Raises `MediaError` if there is no video.
+    They begin at `start`, in seconds of the file's timestamps; by default at the first one, which is shown until it is
+    due. Holes in the timestamps are filled with the frame before them. Raises `MediaError` if there is no video.
     """
     with _open(path) as container:
         stream = _video_stream(container)
@@ -101,23 +121,29 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
         number = 0
         shown: tuple[float, Any] | None = None
         interval = 1.0 / FRAME_RATE
-        for time, frame in _timed(_decoded(container, stream, path, on_warning), stream):
-            if shown is not None:
-                if time <= shown[0]:
-                    continue
+        step = min(1.0 / float(stream.average_rate), NOTICED_GAP) if stream.average_rate else interval
+        decoded = _decoded(container, stream, path, on_warning)
+        for stamp, frame in _timed(decoded, lambda _: step, path, "picture", on_warning):
+            start = stamp if start is None else start
+            time = stamp - start
+            if shown is None:
+                _note_gap(path, "picture", 0.0, time, on_warning)
+                shown = (0.0, frame) if time > 0 else (time, frame)
+            if time > shown[0]:
                 gap = time - shown[0]
-                _note_gap(path, "picture", shown[0], gap, on_warning)
-                interval = gap if gap < NOTICED_GAP else interval
+                if shown[1] is not frame:
+                    _note_gap(path, "picture", shown[0], gap, on_warning)
+                    interval = gap if gap < NOTICED_GAP else interval
                 picture = None
                 while number / FRAME_RATE <= (shown[0] + time) / 2:
                     picture = _upright(shown[1], stream, path) if picture is None else picture
                     yield picture
                     number += 1
-            _check_length(path, time)
-            shown = (time, frame)
-        if shown is None:
+                _check_length(path, time)
+                shown = (time, frame)
+        if shown is None or start is None:
             raise MediaError(f"{path}: no frame of the video can be decoded")
-        _note_early_end(container, path, "picture", shown[0], on_warning)
+        _note_early_end(container, path, "picture", shown[0] + start, on_warning)
         picture = _upright(shown[1], stream, path)
         yield picture
         number += 1
@@ -126,15 +152,18 @@ def iter_frames(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArr
             number += 1
 
 
-def iter_audio(path: Path, *, on_warning: Warn | None = None) -> Iterator[NDArray[np.float32]]:
-    """The sound, mono at 16 kHz, in pieces of any length; the first sample sounds as the first video frame is shown.
+def iter_audio(
+    path: Path, *, start: float | None = None, on_warning: Warn | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """The sound, mono at 16 kHz, in pieces of any length.
 
-    Raises `MediaError` if there is no sound.
+    The first sample sounds at `start`, in seconds of the file's timestamps; by default as the first video frame is
+    shown. Raises `MediaError` if there is no sound.
     """
     with _open(path) as container:
         if _audio_stream(container) is None:
             raise MediaError(f"{path}: no audio track")
-        start = _start_of_video(container, path)
+    start = _start(path, _video_stream) if start is None else start
     with _open(path) as container:
         yield from _placed_sound(container, path, start, on_warning)
 
@@ -220,17 +249,32 @@ def _decoded(container: Any, stream: Any, path: Path, on_warning: Warn | None) -
         _warn(on_warning, f"{path}: {damaged} damaged packets were left out")
 
 
-def _timed(frames: Iterator[Any], stream: Any) -> Iterator[tuple[float, Any]]:
-    """(seconds since the first frame, frame); a frame without a timestamp follows the one before."""
-    first: float | None = None
-    step = 1.0 / float(stream.average_rate) if stream.average_rate else 1.0 / FRAME_RATE
-    time = -step
+def _timed(
+    frames: Iterator[Any], length: Callable[[Any], float], path: Path, what: str, on_warning: Warn | None
+) -> Iterator[tuple[float, Any]]:
+    """(seconds of the file's clock, frame); a frame without a timestamp follows the one before, which lasts `length`.
+
+    Sound and picture that begin anew are each put behind what was there, so they may part by a frame. A few frames that
+    lie behind are left out.
+    """
+    shift, last, following = 0.0, -math.inf, 0.0
+    behind: list[tuple[float, Any]] = []
     for frame in frames:
-        stamp = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
-        if first is None:
-            first = stamp or 0.0
-        time = stamp - first if stamp is not None else time + step
-        yield time, frame
+        time = _seconds(frame, default=following - shift) + shift
+        if time < last - NOTICED_GAP:
+            behind.append((time, frame))
+            if len(behind) < STRAYS:
+                continue
+            back = following - behind[0][0]
+            _warn(on_warning, f"{path}: the timestamps of the {what} begin anew at {last:.1f} s: they go on from there")
+            shift += back
+            behind = [(earlier + back, held) for earlier, held in behind]
+        else:
+            behind = [(time, frame)]
+        for last, held in behind:
+            yield last, held
+            following = last + length(held)
+        behind = []
 
 
 def _upright(frame: Any, stream: Any, path: Path) -> NDArray[np.uint8]:
@@ -246,11 +290,12 @@ def _upright(frame: Any, stream: Any, path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(picture, quarter_turns))
 
 
-def _start_of_video(container: Any, path: Path) -> float | None:
-    """The timestamp of the first video frame in seconds; None without video."""
-    stream = _video_stream(container)
-    frame = next(_decoded(container, stream, path, None), None) if stream is not None else None
-    return float(frame.pts * frame.time_base) if frame is not None and frame.pts is not None else None
+def _start(path: Path, find: Callable[[Any], Any | None]) -> float | None:
+    """The timestamp in seconds of the first frame of the stream that is found; None without one."""
+    with _open(path) as container:
+        stream = find(container)
+        frame = next(_decoded(container, stream, path, None), None) if stream is not None else None
+        return float(frame.pts * frame.time_base) if frame is not None and frame.pts is not None else None
 
 
 def _placed_sound(
@@ -258,95 +303,43 @@ def _placed_sound(
 ) -> Iterator[NDArray[np.float32]]:
     """Mono 16 kHz samples on a clock that starts at `start`; holes are silent, overlaps are cut."""
     stream = _audio_stream(container)
-    rate = SAMPLE_RATE
     resampler = Resampler()
-    position = 0  # samples of the source since its first
+    position = 0.0  # seconds since the first sample
     first: float | None = None
     early = given = 0  # samples at 16 kHz: before `start`, and given out or cut since the first
-    for frame in _decoded(container, stream, path, on_warning):
+    decoded = _decoded(container, stream, path, on_warning)
+    for time, frame in _timed(decoded, lambda sound: sound.samples / sound.sample_rate, path, "sound", on_warning):
         samples, rate = mono(frame), frame.sample_rate
         if not 0 < rate <= MAX_SAMPLE_RATE:
             raise MediaError(f"{path}: sound of {rate} samples a second is refused")
         if first is None:
-            first = _seconds(frame, default=0.0)
+            first = time
             offset = round((first - start) * SAMPLE_RATE) if start is not None else 0
             _note_gap(path, "sound", 0.0, offset / SAMPLE_RATE, None)
             if offset > 0:
                 yield np.zeros(offset, np.float32)
             early = max(0, -offset)
-        late = _seconds(frame, default=first + position / rate) - first - position / rate
+            if early > NOTICED_GAP * SAMPLE_RATE:
+                seconds = early / SAMPLE_RATE
+                _warn(on_warning, f"{path}: {seconds:.1f} s of sound before the first picture are left out")
+        late = time - first - position
         if late > AUDIO_JITTER:
-            _note_gap(path, "sound", position / rate, late, on_warning)
+            _note_gap(path, "sound", position, late, on_warning)
             samples = np.concatenate([np.zeros(round(late * rate), np.float32), samples])
         elif late < -AUDIO_JITTER:
             samples = samples[min(len(samples), round(-late * rate)) :]
-        position += len(samples)
-        _check_length(path, position / rate)
+        position += len(samples) / rate
+        _check_length(path, position)
         for chunk in resampler(samples, rate):
             yield chunk[max(0, early - given) :]
             given += len(chunk)
     if first is None:
         raise MediaError(f"{path}: no sound can be decoded")
     for chunk in resampler.flush():
-        chunk = chunk[: max(0, round(position * SAMPLE_RATE / rate) - given)]
+        chunk = chunk[: max(0, round(position * SAMPLE_RATE) - given)]
         yield chunk[max(0, early - given) :]
         given += len(chunk)
-    _note_early_end(container, path, "sound", position / rate, on_warning)
-
-
-class Resampler:
-    """Mono samples of any rate to 16 kHz, in pieces; the rate may change on the way."""
-
-    def __init__(self) -> None:
-        self._resampler: Any = None
-        self._rate = 0
-
-    def __call__(self, samples: NDArray[np.float32], rate: int) -> list[NDArray[np.float32]]:
-        """What can be given out after `samples` more."""
-        chunks = self.flush() if rate != self._rate else []
-        if self._resampler is None:
-            self._resampler, self._rate = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE), rate
-        if len(samples):
-            frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
-            frame.sample_rate = rate
-            chunks += [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
-        return chunks
-
-    def flush(self) -> list[NDArray[np.float32]]:
-        """What is still inside."""
-        if self._resampler is None:
-            return []
-        chunks = [out.to_ndarray()[0] for out in self._resampler.resample(None)]
-        self._resampler = None
-        return chunks
-
-
-DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-"""NumPy's names of FFmpeg's formats of samples; planar ones end in p."""
-LOUDEST = 100.0
-"""Decoded samples beyond this many times full scale are damage and are cut to it."""
-
-
-def mono(frame: Any) -> NDArray[np.float32]:
-    """The mean of a frame's channels (S,): it cannot clip, and a silent channel costs loudness alone."""
-    samples = _samples(frame)
-    if samples.dtype.kind in "iu":
-        zero, scale = (128.0, 128.0) if samples.dtype == np.uint8 else (0.0, float(np.iinfo(samples.dtype).max) + 1.0)
-        samples = (samples.astype(np.float32) - np.float32(zero)) / np.float32(scale)
-    samples = np.clip(np.nan_to_num(samples), -LOUDEST, LOUDEST)
-    average: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
-    return average
-
-
-def _samples(frame: Any) -> NDArray[Any]:
-    """(C, S). Not by PyAV's `to_ndarray`, which reads memory that is not the frame's from eight planes on."""
-    dtype = DTYPES.get(frame.format.name.removesuffix("p"))
-    if dtype is None:
-        raise ValueError(f"samples of format {frame.format.name}")
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar:
-        return np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]])
-    return np.frombuffer(frame.planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
+    _note_early_end(container, path, "sound", position + first, on_warning)
 
 
 def _seconds(frame: Any, default: float) -> float:
@@ -362,8 +355,10 @@ def _note_gap(path: Path, what: str, at: float, gap: float, on_warning: Warn | N
 
 
 def _note_early_end(container: Any, path: Path, what: str, at: float, on_warning: Warn | None) -> None:
-    """Warn if a stream stops well before the file's stated end: it is short, or the rest is damaged."""
+    """Warn if a stream stops, `at` a timestamp in seconds, well before the file's stated end: it is short, or the rest
+    is damaged."""
     stated = (container.duration or 0) / 1_000_000
+    at -= (container.start_time or 0) / 1_000_000
     if stated - at > NOTICED_GAP:
         _warn(on_warning, f"{path}: the {what} ends at {at:.1f} s of the stated {stated:.1f} s")
 

@@ -214,11 +214,11 @@ def cut(frames: Iterator[NDArray[np.uint8]], to_crop: Array) -> NDArray[np.uint8
 
 
 def cut_all(frames: Iterator[NDArray[np.uint8]], placements: Sequence[Array]) -> list[NDArray[np.uint8]]:
-    """What `cut` makes of `frames` for each of `placements`, at least one."""
+    """What `cut` makes of `frames`, (H, W, 3) RGB or (H, W) grey, for each of `placements`, at least one."""
     finer = [_fineness(to_crop) for to_crop in placements]
     crops: list[list[NDArray[np.uint8]]] = [[] for _ in placements]
     for frame, *transforms in zip(frames, *placements, strict=True):
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         for crop, transform, steps in zip(crops, transforms, finer, strict=True):
             crop.append(_warp(grey, cv2.invertAffineTransform(transform), steps))
     return [np.stack(crop) for crop in crops]

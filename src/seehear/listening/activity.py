@@ -69,11 +69,11 @@ class SoundActivity:
 
 
 def _runs(active: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:
-    """The frames of `active` (T,) that belong to at least so many in a row."""
+    """The frames of `active` (T,) that belong to at least so many in a row, or may do so beyond the ends."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]])))
     runs = np.zeros_like(active)
     for start, end in edges.reshape(-1, 2):
-        runs[start:end] = end - start >= min(shortest, len(active))
+        runs[start:end] = end - start >= shortest or start == 0 or end == len(active)
     return runs
 
 

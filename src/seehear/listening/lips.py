@@ -5,23 +5,24 @@ follows, when a window is chosen, and cuts the crops. So no more than a frame or
 """
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from seehear.data.cuts import CutFinder
 from seehear.data.faces import FaceDetector
-from seehear.data.media import Warn, iter_frames
+from seehear.data.media import MediaInfo, Warn, iter_frames
 from seehear.data.mouth import MAX_GAP, FacesSeen, Placement, cut_all, place_track, ready_crop, require_picture
 from seehear.data.tracks import FaceTracker, Sighting, Track, followed_tracks
 from seehear.errors import FaceError
 from seehear.listening.activity import AROUND_MOTION, LIPS_MOVE, PICTURE_MOVES, lip_motion, picture_motion, widen
-from seehear.listening.options import FaceChoice
-from seehear.modality import CROP_SIZE
+from seehear.listening.options import ListeningOptions
+from seehear.modality import CROP_SIZE, FRAME_RATE
 
 Picture = NDArray[np.uint8]
 
@@ -68,11 +69,13 @@ class Lips(Protocol):
 class FollowedFaces:
     """The faces that a detector finds."""
 
-    def __init__(self, path: Path, detector: FaceDetector, choice: FaceChoice, on_warning: Warn) -> None:
-        self._ahead = _with_last(iter_frames(path, on_warning=on_warning))
-        self._behind = iter_frames(path)
+    def __init__(self, info: MediaInfo, detector: FaceDetector, options: ListeningOptions, on_warning: Warn) -> None:
+        self._ahead = _with_last(iter_frames(info.path, start=info.start, on_warning=on_warning))
+        self._behind = iter_frames(info.path, start=info.start)
+        self._begins = round(info.picture_delay * FRAME_RATE)  # until then the first picture stands
         self._detector = detector
-        self._choice = choice
+        self._choice = options.face
+        self._overlap = round(options.windows.overlap * FRAME_RATE)
         self._max_gap = max(MAX_GAP, detector.every - 1)  # frames that nobody looks at are no gap
         self._tracker = FaceTracker(self._max_gap)
         self._shots = CutFinder()
@@ -82,6 +85,7 @@ class FollowedFaces:
         self._size = (0, 0)
         self._cropped = 0  # frames that the second has given
         self._before: tuple[int, dict[int, Picture]] = (0, {})  # the last window: its start, its crops by face
+        self._kept: list[Picture] = []  # grey pictures at its end, where they show a face without crops
 
     def advance(self, frames: int) -> NDArray[np.bool_] | None:
         """See `Lips`."""
@@ -112,6 +116,8 @@ class FollowedFaces:
 
     def mouths(self, start: int, end: int) -> list[Mouth]:
         """See `Lips`."""
+        if start < self._begins - MAX_GAP:
+            raise FaceError(f"the picture begins at {self._begins / FRAME_RATE:.1f} s")
         parts = [track.between(start, end) for track in self._tracker.tracks]
         seen = [part for part in parts if part.frames]
         chosen = self._choose(followed_tracks(seen, end - start, self._max_gap))
@@ -119,7 +125,9 @@ class FollowedFaces:
         cuts = [cut - start for cut in self._shots.cuts() if start < cut < end]
         facts = FacesSeen([Sighting(number - start, []) for number in looked], end - start, self._size, cuts)
         placements = {track.number: place_track(track, seen, facts) for track in chosen}
-        crops = self._crop(start, end, placements)
+        others = [track for track in seen if track.number not in placements]
+        keep = any(track.frames[-1] >= end - start - self._overlap for track in others)
+        crops = self._crop(start, end, placements, self._overlap if keep else 0)
         return [
             Mouth(
                 track.number,
@@ -142,23 +150,31 @@ class FollowedFaces:
             return found
         return tracks
 
-    def _crop(self, start: int, end: int, placements: dict[int, Placement]) -> dict[int, Picture]:
-        """Crops of all faces that are placed; those of frames that were cropped before are taken from there, and after
-        the last frame it is repeated."""
-        again = max(0, self._cropped - start)
-        if min(end, self._read) <= start + again:
+    def _crop(self, start: int, end: int, placements: dict[int, Placement], keep: int) -> dict[int, Picture]:
+        """Crops of all faces that are placed; after the last frame it is repeated. The last `keep` pictures are kept.
+
+        Frames that were read for the window before are taken from there: the crops, of a face that had none the
+        pictures, and of one that was not to be seen then the first crop that it has.
+        """
+        again, read = max(0, self._cropped - start), min(end, self._read)
+        if read <= start + again:
             raise FaceError("the video has ended")
         for _ in islice(self._behind, max(0, start - self._cropped)):
             pass
-        frames = islice(self._behind, min(end, self._read) - start - again)
-        shown = slice(again, min(end, self._read) - start)
-        new = cut_all(frames, [placement.to_crop[shown] for placement in placements.values()])
+        kept: deque[Picture] = deque(maxlen=keep)
+        frames = _watched(islice(self._behind, read - start - again), kept)
+        places = [placement.to_crop for placement in placements.values()]
+        new = cut_all(frames, [to_crop[again : read - start] for to_crop in places])
         before, old = self._before
         crops = {}
-        for face, part in zip(placements, new, strict=True):
-            known = old[face][start - before :] if again and face in old else np.repeat(part[:1], again, 0)
-            crops[face] = _lengthened(np.concatenate([known[:again], part]), end - start)
-        self._cropped, self._before = min(end, self._read), (start, crops)
+        for face, to_crop, part in zip(placements, places, new, strict=True):
+            known = np.repeat(part[:1], again, 0)
+            if again and face in old:
+                known = old[face][start - before :][:again]
+            elif 0 < again <= len(self._kept):
+                (known,) = cut_all(iter(self._kept[-again:]), [to_crop[:again]])
+            crops[face] = _lengthened(np.concatenate([known, part]), end - start)
+        self._cropped, self._before, self._kept = read, (start, crops), list(kept)
         return crops
 
     def forget(self, before: int) -> None:
@@ -179,6 +195,14 @@ def _lengthened(crops: Picture, frames: int) -> Picture:
     return np.concatenate([crops, np.repeat(crops[-1:], frames - len(crops), 0)])
 
 
+def _watched(frames: Iterator[Picture], kept: deque[Picture]) -> Iterator[Picture]:
+    """`frames` in grey; `kept` remembers as many of the last as it can."""
+    for frame in frames:
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        kept.append(grey)
+        yield grey
+
+
 def _with_last(frames: Iterator[Picture]) -> Iterator[tuple[Picture, bool]]:
     """Each of `frames`, and whether it is the last."""
     held = next(frames, None)
@@ -191,8 +215,9 @@ def _with_last(frames: Iterator[Picture]) -> Iterator[tuple[Picture, bool]]:
 class ReadyCrops:
     """A video that shows nothing but a mouth."""
 
-    def __init__(self, path: Path, on_warning: Warn) -> None:
-        self._frames = iter_frames(path, on_warning=on_warning)
+    def __init__(self, info: MediaInfo, on_warning: Warn) -> None:
+        self._path = info.path
+        self._frames = iter_frames(info.path, start=info.start, on_warning=on_warning)
         self._crops = np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
         self._origin = 0
         self._empty: FaceError | None = None
@@ -204,7 +229,10 @@ class ReadyCrops:
 
     def advance(self, frames: int) -> NDArray[np.bool_] | None:
         """See `Lips`."""
-        new = [ready_crop(frame) for frame in islice(self._frames, frames)]
+        try:
+            new = [ready_crop(frame) for frame in islice(self._frames, frames)]
+        except FaceError as error:
+            raise FaceError(f"{self._path}: {error}") from None
         if not new:
             return None
         try:

@@ -1,5 +1,6 @@
 """What is listened to in a recording, and how it is cut."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,11 +29,11 @@ class WindowOptions:
     """Take the recording in one piece, whatever its length."""
 
     def __post_init__(self) -> None:
-        if self.longest < 2 * (self.margin + self.overlap):
-            least = 2 * (self.margin + self.overlap)
+        least = 2 * (self.margin + self.overlap)
+        if not least <= self.longest < math.inf:
             raise ConfigError(f"a window must be {least:.1f} s long at least, not {self.longest:g}")
-        if self.pause <= 0:
-            raise ConfigError(f"a pause must be longer than {self.pause:g} s")
+        if not 0 < self.pause < math.inf:
+            raise ConfigError(f"a pause must be longer than 0 s, not {self.pause:g}")
 
 
 @dataclass(frozen=True)

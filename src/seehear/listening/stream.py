@@ -102,8 +102,8 @@ def check_length(path: Path, seconds: float) -> None:
 class _Sound:
     """The sound of a recording, read in order and kept as long as it is needed."""
 
-    def __init__(self, path: Path, on_warning: Warn) -> None:
-        self._chunks = iter_audio(path, on_warning=on_warning)
+    def __init__(self, info: MediaInfo, on_warning: Warn) -> None:
+        self._chunks = iter_audio(info.path, start=info.start, on_warning=on_warning)
         self._samples = next(self._chunks, np.zeros(0, np.float32))
         self._origin = 0  # the frame of the first sample
         self.activity = SoundActivity()
@@ -157,7 +157,7 @@ class _Listener:
 
     def _open_sound(self) -> _Sound | None:
         try:
-            return _Sound(self.info.path, self.warn)
+            return _Sound(self.info, self.warn)
         except MediaError as error:
             if self.wanted is not None or not self.info.has_video:
                 raise
@@ -169,9 +169,9 @@ class _Listener:
         if name == "auto" and detector is None:
             name = "cropped" if (self.info.width, self.info.height) == (CROP_SIZE, CROP_SIZE) else "mediapipe"
         if name == "cropped":
-            return ReadyCrops(self.info.path, self.warn)
+            return ReadyCrops(self.info, self.warn)
         finder = detector or mediapipe_detector(self.options.face_model)
-        return FollowedFaces(self.info.path, finder, self.options.face, self.warn)
+        return FollowedFaces(self.info, finder, self.options, self.warn)
 
     def pieces(self) -> Iterator[Event]:
         """What `listen` gives."""
@@ -200,7 +200,7 @@ class _Listener:
         """Read a block; whether it was the last."""
         known = self.windower.known
         if self.lips is not None and not self.video_ended:
-            moving = self.lips.advance(BLOCK)
+            moving = self._advance_lips(self.lips)
             self.video_ended = moving is None
             if moving is not None:
                 self.moving = np.concatenate([self.moving, moving])
@@ -215,6 +215,16 @@ class _Listener:
             ended = self.sound.ended or not sound_alone
         self._know(known, end)
         return self.video_ended and ended
+
+    def _advance_lips(self, lips: Lips) -> NDArray[np.bool_] | None:
+        """Look at a block; what cannot be seen any more ends the video, if the sound may go on alone."""
+        try:
+            return lips.advance(BLOCK)
+        except MediaError as error:
+            if self.wanted is not None or self.sound is None:
+                raise
+            self.warn(f"{error}: from there on sound alone")
+            return None
 
     def _know(self, start: int, end: int) -> None:
         """Tell the windower what goes on from frame `start` until `end`."""

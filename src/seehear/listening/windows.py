@@ -25,6 +25,15 @@ class Window(NamedTuple):
     speech_end: int
     continues: bool = False
     """Whether speech goes on without a pause from the window before, which reaches as far beyond `speech_start`."""
+    goes_on: bool = False
+    """Whether it goes on so into the window after, which begins as far before `speech_end`."""
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """The frames that no other window holds: from where until where."""
+        before = 2 * (self.speech_start - self.start) if self.continues else 0
+        after = 2 * (self.end - self.speech_end) if self.goes_on else 0
+        return self.start + before, self.end - after
 
     def without_margins(self, kept: int) -> "Window":
         """The window with at most `kept` frames around speech, but for what overlaps with the window before."""
@@ -40,7 +49,8 @@ class Windower:
         self._pause, self._margin, self._half = (
             max(1, round(seconds * FRAME_RATE)) for seconds in (options.pause, options.margin, options.overlap / 2)
         )
-        self._longest = round(options.longest * FRAME_RATE) - 2 * self._margin
+        self._most = round(options.longest * FRAME_RATE)
+        self._longest = self._most - 2 * self._margin  # of the speech in a window
         self._active = np.zeros(0, bool)
         self._loudness = np.zeros(0)
         self._origin = 0  # of these two
@@ -93,6 +103,9 @@ class Windower:
         edge = self.known if following is None else (last + following) // 2
         near_end = final and following is None and edge - last <= 2 * self._margin
         end = edge if near_end else min(last + self._margin, edge)
+        if end - start > self._most:  # the margins at the ends of a file are wider
+            start = max(start, min(first - self._margin, end - self._most))
+            end = min(end, start + self._most)
         window = Window(start, end, first, last, self._cut is not None)
         self._free, self._cut = end, None
         return window
@@ -107,7 +120,8 @@ class Windower:
         smooth = np.convolve(self._loudness[earliest - self._origin :][: self._longest // 3 + 1], np.ones(5), "same")
         inner = smooth[2:-2] if len(smooth) > 8 else smooth
         cut = earliest + (len(smooth) - len(inner)) // 2 + int(np.argmin(inner))
-        window = Window(start, min(cut + self._half, self.known), first, cut, self._cut is not None)
+        end = min(cut + self._half, self.known)
+        window = Window(max(start, end - self._most), end, first, cut, self._cut is not None, goes_on=True)
         self._free, self._cut = cut - self._half, cut
         return window
 
