@@ -1,25 +1,29 @@
-"""Searches beyond the joint one: CTC prefixes, rescoring, language models."""
+"""Searches beyond the joint one: CTC prefixes, rescoring, language models; and what options there are."""
 
 import itertools
 import math
-from pathlib import Path
+import re
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import seehear
 from seehear.config import SIZES
 from seehear.decoding.beam_search import beam_search
 from seehear.decoding.ctc import BLANK, ctc_beam, ctc_greedy
 from seehear.decoding.decode import decode_batch
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.plain_search import plain_search
 from seehear.decoding.rescore import ctc_driven, rescore
-from seehear.errors import ModelError
+from seehear.errors import ConfigError
 from seehear.modality import Modality
 from seehear.model.usr import USR
+from test_ngram import EOS, TEXTS, V, probability_of
 
-V, EOS, AV = 4, 3, Modality.AUDIOVISUAL
+AV = Modality.AUDIOVISUAL
 
 
 @pytest.fixture(scope="module")
@@ -98,51 +102,19 @@ def test_ctc_driven_decoding_is_the_decoders_choice_after_each_ctc_token(model: 
 
 # --- A language model ---
 
-TEXTS = [[1, 2, 1], [1, 2], [2, 2, 1], []]
+SEARCHES = (DecodingMethod.BEAM, DecodingMethod.RESCORE)
 
 
-def test_an_n_gram_interpolates_discounted_counts() -> None:
-    """By hand: alone, each token was seen 4 times of 12; at the start 1 twice, 2 and the end once each, of 4."""
-    alone = (4 - 0.75) / 12 + 0.75 * 3 / 12 / 3
-    start = [0, (2 - 0.75) / 4, (1 - 0.75) / 4, (1 - 0.75) / 4]
-    expected = torch.tensor([0.0, *(p + 0.75 * 3 / 4 * alone for p in start[1:])])
-    learnt = NGram.learn(TEXTS, V, order=2)
-    torch.testing.assert_close(learnt.log_probs(torch.tensor([[EOS]])).exp()[0], expected)
+class Opinion:
+    """A language model that says the same of the next token after anything."""
 
+    def __init__(self, *log_probs: float) -> None:
+        self.log_prob = torch.tensor(log_probs)
+        self.asked = 0
 
-@pytest.mark.parametrize("order", [1, 2, 4])
-def test_an_n_gram_is_a_distribution_after_anything(order: int) -> None:
-    learnt = NGram.learn(TEXTS, V, order=order)
-    for context in itertools.product((1, 2, EOS), repeat=3):
-        found = learnt.log_probs(torch.tensor([[EOS, *context]]))
-        assert float(found.exp().sum()) == pytest.approx(1.0)
-        assert found[0, BLANK] == -math.inf
-        assert found[0, 1:].isfinite().all()
-    seen, unseen = (probability_of(learnt, text) for text in ([1, 2, 1], [1, 1, 1]))
-    assert seen > unseen or order == 1
-
-
-def probability_of(language_model: NGram, tokens: list[int]) -> float:
-    """Log-probability of a sequence and its end."""
-    total, prefix = 0.0, [EOS]
-    for token in (*tokens, EOS):
-        total += float(language_model.log_probs(torch.tensor([prefix]))[0, token])
-        prefix.append(token)
-    return total
-
-
-def test_an_n_gram_is_saved_and_one_of_another_vocabulary_refused(tmp_path: Path) -> None:
-    learnt, file = NGram.learn(TEXTS, V, order=3), tmp_path / "lm.json"
-    learnt.save(file)
-    context = torch.tensor([[EOS, 1, 2], [EOS, 2, 2]])
-    assert torch.equal(NGram.load(file, V).log_probs(context), learnt.log_probs(context))
-    with pytest.raises(ModelError, match="for 4 tokens, and the model has 5"):
-        NGram.load(file, 5)
-    file.write_text("[]")
-    with pytest.raises(ModelError, match="not a language model"):
-        NGram.load(file, V)
-    with pytest.raises(ModelError, match="needs text"):
-        NGram.learn([], V)
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        self.asked += 1
+        return self.log_prob.expand(len(tokens), -1).clone()
 
 
 @torch.no_grad()
@@ -164,6 +136,108 @@ def test_a_language_model_adds_its_share(model: USR, search: str) -> None:
                 assert hypothesis.language_score == pytest.approx(
                     probability_of(learnt, list(hypothesis.tokens)), abs=1e-4
                 )
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_search_with_a_language_model_equals_the_plain_one(model: USR, ctc_weight: float, weight: float) -> None:
+    lengths = (9, 1, 6)
+    features, mask = clips(*lengths)
+    learnt = NGram.learn(TEXTS, V, order=3)
+    options = DecodingOptions(beam_size=3, ctc_weight=ctc_weight, language_weight=weight)
+    together = beam_search(model, features, mask, AV, options, language_model=learnt)
+    best = beam_search(model, features, mask, AV, options, n_best=2, language_model=learnt)
+    for row, length in enumerate(lengths):
+        plain = plain_search(model, features[row, :length], AV, options, language_model=learnt)
+        assert [h.tokens for h in together[row]] == [h.tokens for h in plain]
+        assert [h.tokens for h in best[row]] == [h.tokens for h in plain[:2]]
+        for name in ("score", "decoder_score", "ctc_score", "language_score"):
+            mine, theirs = ([getattr(h, name) for h in found] for found in (together[row], plain))
+            assert mine == pytest.approx(theirs, abs=1e-3), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", SEARCHES)
+def test_a_language_model_without_weight_is_not_asked(model: USR, method: DecodingMethod) -> None:
+    features, mask = clips(5, 3)
+    alone, impossible = DecodingOptions(method, beam_size=3, language_weight=0.0), Opinion(*[-math.inf] * V)
+    assert decode_batch(model, features, mask, AV, alone, impossible) == decode_batch(model, features, mask, AV, alone)
+    assert impossible.asked == 0
+    never_1 = Opinion(-math.inf, -math.inf, -0.7, -0.7)
+    by_default = decode_batch(model, features, mask, AV, DecodingOptions(method, beam_size=20), never_1)
+    assert never_1.asked > 0
+    assert any(2 in row for row in by_default)
+    assert not any(1 in row for row in by_default)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", SEARCHES)
+def test_nothing_is_said_where_nothing_can_end(model: USR, method: DecodingMethod) -> None:
+    features, mask = clips(5, 3)
+    options = DecodingOptions(method, beam_size=3, language_weight=0.5)
+    assert decode_batch(model, features, mask, AV, options, Opinion(*[-math.inf] * V)) == [[], []]
+    endless = Opinion(-math.inf, -0.7, -0.7, -math.inf)
+    assert len(decode_batch(model, features, mask, AV, options, endless)) == 2
+
+
+# --- Options ---
+
+
+@torch.no_grad()
+def test_a_method_may_be_named(model: USR) -> None:
+    features, mask = clips(12, 7)
+    found = {}
+    for method in DecodingMethod:
+        named = DecodingOptions(method.value, beam_size=3)  # type: ignore[arg-type]
+        assert named.method is method
+        found[method] = decode_batch(model, features, mask, AV, named)
+    by_ctc = ctc_greedy(model.ctc_logits(features, AV), mask).to_lists()
+    assert found[DecodingMethod.CTC] == [[token for token in row if token != EOS] for row in by_ctc]
+    assert found[DecodingMethod.CTC] != found[DecodingMethod.BEAM]
+    assert seehear.DecodingMethod is DecodingMethod
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        (
+            {"method": "speech"},
+            "method must be one of ctc, attention, beam, ctc-beam, rescore, ctc-driven, not 'speech'",
+        ),
+        ({"beam_size": 0}, "beam_size must be a whole number from 1 on, not 0"),
+        ({"beam_size": 2.5}, "beam_size must be a whole number from 1 on, not 2.5"),
+        ({"ctc_weight": -0.1}, "ctc_weight must lie between 0 and 1, not be -0.1"),
+        ({"ctc_weight": 1.1}, "ctc_weight must lie between 0 and 1, not be 1.1"),
+        ({"ctc_weight": math.nan}, "ctc_weight must lie between 0 and 1, not be nan"),
+        ({"length_bonus": math.nan}, "length_bonus must be a finite number, not nan"),
+        ({"length_bonus": -math.inf}, "length_bonus must be a finite number, not -inf"),
+        ({"max_length_ratio": -0.1}, "max_length_ratio must be a finite number from 0 on, not -0.1"),
+        ({"max_length_ratio": math.inf}, "max_length_ratio must be a finite number from 0 on, not inf"),
+        ({"max_length_ratio": math.nan}, "max_length_ratio must be a finite number from 0 on, not nan"),
+        ({"language_weight": -0.3}, "language_weight must be a finite number from 0 on, not -0.3"),
+        ({"language_weight": math.nan}, "language_weight must be a finite number from 0 on, not nan"),
+    ],
+)
+def test_options_that_cannot_be(settings: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        DecodingOptions(**settings)
+
+
+def test_all_faults_of_options_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"^method .*; beam_size .*; ctc_weight .*; length_bonus .*; max_.*; lang.*$"):
+        DecodingOptions("speech", -1, 3.0, math.inf, -2.0, -1.0)  # type: ignore[arg-type]
+    edges = (DecodingOptions(beam_size=1, ctc_weight=0), DecodingOptions(ctc_weight=1, max_length_ratio=0))
+    assert all(option.method is DecodingMethod.BEAM for option in edges)
+
+
+def test_a_language_model_that_would_not_be_asked_is_refused() -> None:
+    for method in SEARCHES:
+        DecodingOptions(method, language_weight=0.1).require_language_model_asked()
+        with pytest.raises(ConfigError, match=r"^a language weight of 0 asks no language model: beam and rescore do"):
+            DecodingOptions(method, language_weight=0.0).require_language_model_asked()
+    for method in set(DecodingMethod) - set(SEARCHES):
+        with pytest.raises(ConfigError, match=rf"^decoding by {method} asks no language model: beam and rescore do"):
+            DecodingOptions(method, language_weight=0.1).require_language_model_asked()
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seehear.decoding.options import DecodingOptions
+    from seehear.decoding.options import DecodingMethod, DecodingOptions
     from seehear.listening.options import WindowOptions
     from seehear.modality import Modality
     from seehear.recognizer import Recognizer, load
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "DecodingMethod": "decoding.options",
     "DecodingOptions": "decoding.options",
     "Modality": "modality",
     "Recognizer": "recognizer",
@@ -27,7 +28,16 @@ _HOMES = {
     "WindowOptions": "listening.options",
     "load": "recognizer",
 }
-__all__ = ["DecodingOptions", "Modality", "Recognizer", "Transcript", "WindowOptions", "__version__", "load"]
+__all__ = [
+    "DecodingMethod",
+    "DecodingOptions",
+    "Modality",
+    "Recognizer",
+    "Transcript",
+    "WindowOptions",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

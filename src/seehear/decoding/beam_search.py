@@ -61,7 +61,8 @@ def beam_search(
     """Decode encoder features (B, T, D) with mask (B, T): the finished hypotheses of each clip, best first.
 
     A `max_length_ratio` r > 0 allows a clip of T frames max(1, ⌊r·T⌋) tokens, and what then still runs is ended without
-    a score for it; r = 0 allows T and stops by end detection. A CTC weight of 0 leaves CTC out, of 1 the decoder.
+    a score for it; r = 0 allows T and stops by end detection. A CTC weight of 0 leaves CTC out, of 1 the decoder, a
+    language weight of 0 the language model. A clip of which everything is impossible has no hypotheses.
 
     With `n_best` the search of a clip stops as soon as no running hypothesis can come among so many best ones any more:
     each token lowers a score, but for the length bonus. What it returns of these is the same.
@@ -109,7 +110,8 @@ class _Search:
         options: DecodingOptions,
         language_model: LanguageModel | None,
     ) -> None:
-        self.model, self.modality, self.options, self.language_model = model, modality, options, language_model
+        self.model, self.modality, self.options = model, modality, options
+        self.language_model = language_model if options.language_weight > 0 else None
         self.features, self.mask = features, mask
         self.cache = model.new_cache()
         self.prefixes: PrefixScorer | None = None
@@ -125,12 +127,8 @@ class _Search:
         decoder = self._decoder_log_probs()
         candidates = _candidates(decoder, self.model.eos, options)
         decoder_part = decoder.gather(2, candidates)
-        gains = (1 - options.ctc_weight) * decoder_part + options.length_bonus
-        language_part = torch.zeros_like(decoder_part)
-        if self.language_model is not None:
-            log_probs = self.language_model.log_probs(beam.tokens.flatten(0, 1)).view_as(decoder)
-            language_part = log_probs.gather(2, candidates)
-            gains = gains + options.language_weight * language_part
+        language_part = self._language_log_probs(candidates)
+        gains = (1 - options.ctc_weight) * decoder_part + options.length_bonus + options.language_weight * language_part
         by_ctc = None
         if self.prefixes is not None and beam.ctc is not None:
             by_ctc = self.prefixes.scores(beam.ctc, beam.last, candidates, self.model.eos)
@@ -162,6 +160,14 @@ class _Search:
             return torch.zeros(B, K, self.model.config.vocab_size, device=self.features.device)
         states = self.model.decode(self.beam.last.reshape(B * K, 1), self.features, self.mask, self.cache)
         return self.model.logits(states[:, -1], self.modality).float().log_softmax(-1).view(B, K, -1)
+
+    def _language_log_probs(self, candidates: Tensor) -> Tensor:
+        """(B, K, C) of candidates for the next token; zeros if no language model has a say."""
+        if self.language_model is None:
+            return torch.zeros_like(candidates, dtype=self.beam.score.dtype)
+        B, K, _ = candidates.shape
+        log_probs = self.language_model.log_probs(self.beam.tokens.flatten(0, 1))
+        return log_probs.view(B, K, -1).gather(2, candidates)
 
     def finish(self, out_of_length: Sequence[bool]) -> list[tuple[int, Hypothesis]]:
         """Take out the hypotheses that have ended, and all of the clips whose length runs out; each with its clip."""

@@ -1,6 +1,7 @@
 """Encoder features of a batch to token ids, by the method that the options name."""
 
 from collections.abc import Iterable, Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -31,9 +32,12 @@ def decode_batch(
     """Token ids without specials of each clip, from features (B, T, D) with mask (B, T)."""
     if not len(features):
         return []
-    specials = (BLANK, model.eos)
-    decoded = _decode(model, features, mask, modality, options, language_model)
-    return [[token for token in tokens if token not in specials] for tokens in decoded]
+    return without_specials(_decode(model, features, mask, modality, options, language_model), model.eos)
+
+
+def without_specials(rows: Iterable[Sequence[int]], eos: int) -> list[list[int]]:
+    """Rows of tokens without what heads cannot be kept from: an eos of CTC, a decoder's blank."""
+    return [[token for token in row if token not in (BLANK, eos)] for row in rows]
 
 
 def _decode(
@@ -44,7 +48,7 @@ def _decode(
     options: DecodingOptions,
     language_model: LanguageModel | None,
 ) -> Iterable[Sequence[int]]:
-    """Token ids of each clip; among them what the heads could not be kept from: an eos of CTC, a decoder's blank."""
+    """Token ids of each clip, specials among them; none where a search ended nothing, as all is impossible."""
     method, given = options.method, (model, features, mask, modality)
     if method is DecodingMethod.CTC:
         return ctc_greedy(model.ctc_logits(features, modality), mask).to_lists()
@@ -60,6 +64,8 @@ def _decode(
         return [ctc_beam(clip[:length], options.beam_size)[0].tokens for clip, length in pairs]
     if method is DecodingMethod.RESCORE:
         found = rescore(*given, options, language_model=language_model)
-    else:
+    elif method is DecodingMethod.BEAM:
         found = beam_search(*given, options, n_best=1, language_model=language_model)
-    return [hypotheses[0].tokens for hypotheses in found]
+    else:
+        assert_never(method)
+    return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from seehear.decoding.ctc import BLANK
 
-NEVER = -1e4
-"""Log-probability of a token at padding; −∞ would leave differences undefined."""
+NEVER = -1e30
+"""Log-probability of a token at padding; −∞ would leave differences undefined. No clip has a real one so low."""
+CANDIDATES_AT_ONCE = 64
+"""How many candidates of each prefix are scored at a time: what has a value for each frame needs memory."""
 
 
 class PrefixState(NamedTuple):
@@ -55,17 +57,24 @@ class PrefixScorer:
     def scores(self, state: PrefixState, last: Tensor, candidates: Tensor, eos: int) -> Tensor:
         """ψ (B, K, C) of prefixes that end in `last` (B, K), each extended by its `candidates` (B, K, C).
 
-        For eos it is the probability of the prefix as the whole sequence; blank is impossible.
+        For eos it is the probability of the prefix as the whole sequence; blank is impossible. What needs more frames
+        than there are has −∞, whatever the padding.
         """
         either = torch.logaddexp(state.token, state.blank)
-        clips = torch.arange(len(last), device=last.device)[:, None, None]
-        paths = self.emissions[clips, candidates]  # (B, K, C, T)
-        paths += either[:, :, None, :-1]
-        scores = paths.logsumexp(-1)
-        repeated = state.blank[..., :-1] + self.emissions[clips[..., 0], last]
+        some = torch.split(candidates, CANDIDATES_AT_ONCE, dim=2)
+        scores = torch.cat([self._entering(either, tokens) for tokens in some], dim=2)
+        clips = torch.arange(len(last), device=last.device)[:, None]
+        repeated = state.blank[..., :-1] + self.emissions[clips, last]
         scores = torch.where(candidates == last[..., None], repeated.logsumexp(-1)[..., None], scores)
         scores = torch.where(candidates == eos, either[..., -1:], scores)
-        return scores.masked_fill(candidates == BLANK, -torch.inf)
+        return scores.masked_fill((candidates == BLANK) | (scores < NEVER / 2), -torch.inf)
+
+    def _entering(self, either: Tensor, candidates: Tensor) -> Tensor:
+        """(B, K, C): ⊕_t of r_{t−1}, `either` (B, K, T + 1), and the emissions of `candidates` (B, K, C)."""
+        clips = torch.arange(len(candidates), device=candidates.device)[:, None, None]
+        paths = self.emissions[clips, candidates]  # (B, K, C, T)
+        paths += either[:, :, None, :-1]
+        return paths.logsumexp(-1)
 
     def extend(self, state: PrefixState, last: Tensor, tokens: Tensor, scores: Tensor) -> PrefixState:
         """Prefixes that end in `last` (B, K), each extended by one of `tokens` (B, K), which gives it its score."""
