@@ -185,6 +185,24 @@ def test_prefix_score_at_eos_is_the_ctc_loss() -> None:
     torch.testing.assert_close(total, -loss, rtol=1e-5, atol=1e-3)
 
 
+def test_a_whole_vocabulary_is_scored_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has a value for each candidate and frame does not grow with the vocabulary."""
+    torch.manual_seed(0)
+    scorer = PrefixScorer(torch.randn(2, 9, 300).log_softmax(-1), torch.arange(9) < torch.tensor([[9], [5]]))
+    state, last, every = scorer.first(), torch.full((2, 1), 299), torch.arange(300).expand(2, 1, 300)
+    entering, widths = scorer._entering, []
+
+    def watched(either: Tensor, candidates: Tensor) -> Tensor:
+        widths.append(candidates.shape[2])
+        return entering(either, candidates)
+
+    monkeypatch.setattr(scorer, "_entering", watched)
+    found = scorer.scores(state, last, every, 299)
+    assert max(widths) <= 64
+    one_by_one = [scorer.scores(state, last, every[..., token, None], 299) for token in range(300)]
+    assert torch.equal(found, torch.cat(one_by_one, dim=2))
+
+
 # --- Beam search ---
 
 
@@ -300,6 +318,18 @@ def test_the_search_of_a_batch_equals_the_plain_one_of_each_clip(
             mine, theirs = ([getattr(h, name) for h in found] for found in (together[row], plain))
             assert mine == pytest.approx(theirs, abs=1e-3), name
         assert [h.tokens for h in best[row]] == [h.tokens for h in plain[:3]]
+
+
+@pytest.mark.parametrize("ctc_weight", [1e-5, 0.5, 1.0])
+def test_what_does_not_fit_a_clip_is_found_in_no_batch(model: USR, ctc_weight: float) -> None:
+    """Three frames do not say "1 1 2"; the padding of a batch does not make it a matter of bad luck."""
+    options = DecodingOptions(beam_size=100, ctc_weight=ctc_weight)
+    features, mask = padded((3, 12))
+    together = beam_search(model, features, mask, AV, options)[0]
+    alone = search(model, features[0, :3], options)
+    assert [h.tokens for h in together] == [h.tokens for h in alone]
+    assert (1, 1, 2) not in {h.tokens for h in alone}
+    assert [h.score for h in together] == pytest.approx([h.score for h in alone], abs=1e-4)
 
 
 # --- Any method, in a batch ---
