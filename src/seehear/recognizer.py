@@ -148,8 +148,9 @@ class Recognizer:
     ) -> Iterator[tuple[Path, Transcript | SeehearError | OSError]]:
         """Each of the files `media`, in order, with its transcript or what is wrong with it.
 
-        `batch_size` windows, of one file or of several, are recognised at once; a text does not depend on that. The
-        other arguments are those of `transcribe`.
+        `batch_size` windows, of one file or of several, are recognised at once; a text does not depend on that. So a
+        short file's transcript comes when others have filled the batch, or `media` ends. `on_progress` and `on_window`
+        are told how far it is, and what was made of each window. The other arguments are those of `transcribe`.
         """
         transcriber = Transcriber(self.model, self.tokenizer, options, self.language_model, self.dtype, word_times)
         listening = self._listening(modality, detector, face, windows)
@@ -165,19 +166,13 @@ class Recognizer:
         for source in media:
             path = Path(source)
             name = os.fsencode(source).decode("utf-8", "replace")  # whatever the locale makes of it
-            recording = Recording(path, Assembly(name, path, self.tokenizer, word_times))
+            recording = Recording(path, Assembly(name, path, self.tokenizer, word_times, by_face=face == "all"))
             open_recordings.append(recording)
-            try:
-                for event in self._listen(path, listening, finder, recording.assembly.note):
-                    if isinstance(event, Piece):
-                        for mouth, given in self._inputs(event, face, transcriber):
-                            recognition.add(recording, event, mouth, given)
-                    else:
-                        _note(recording, event, on_progress)
-            except (SeehearError, OSError) as error:
-                recording.error = error
-            except (MemoryError, RuntimeError) as error:
-                recording.fail(error)
+            for piece in self._pieces(recording, listening, finder, on_progress):
+                for mouth, given in self._inputs(piece, face, transcriber, recording):
+                    recognition.add(recording, piece, mouth, given)
+                if recording.error is not None:
+                    break
             recording.read = True
             while open_recordings and open_recordings[0].done:
                 finished = open_recordings.pop(0)
@@ -209,14 +204,52 @@ class Recognizer:
             return listen(path, options, note, detector)
         return self._reader.listen(path, options, note)
 
-    def _inputs(self, piece: Piece, face: FaceChoice, transcriber: Transcriber) -> Iterator[tuple[Mouth | None, Input]]:
+    def _pieces(
+        self,
+        recording: Recording,
+        options: ListeningOptions,
+        detector: FaceDetector | None,
+        on_progress: Progress | None,
+    ) -> Iterator[Piece]:
+        """Those of a recording; what is wrong with it is kept with it."""
+        try:
+            for event in self._listen(recording.path, options, detector, recording.assembly.note):
+                if isinstance(event, Piece):
+                    yield event
+                else:
+                    _note(recording, event, on_progress)
+        except (SeehearError, OSError) as error:
+            recording.error = error
+        except (MemoryError, RuntimeError) as error:
+            recording.fail(error)
+
+    def _inputs(
+        self, piece: Piece, face: FaceChoice, transcriber: Transcriber, recording: Recording | None = None
+    ) -> Iterator[tuple[Mouth | None, Input]]:
         """What the model is given of a window: once, or for each face that is asked for."""
         frames = piece.window.end - piece.window.start
         mouths: Sequence[Mouth | None] = piece.mouths or [None]
         if len(mouths) > 1 and face == "speaking":
-            mouths = [speaking(piece, transcriber)]
+            try:
+                mouths = [speaking(piece, transcriber)]
+            except (MemoryError, RuntimeError) as error:
+                if recording is None:
+                    raise
+                recording.fail(error)
+                return
         for mouth in mouths:
             yield mouth, Input(piece.modality, frames, piece.audio, None if mouth is None else mouth.frames)
+
+    def close(self) -> None:
+        """End the process that reads recordings; it is started again when it is needed."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def __enter__(self) -> "Recognizer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @torch.no_grad()
     def extract(

@@ -1,11 +1,16 @@
 """`seehear extract`: what the encoder makes of recordings, for other tasks."""
 
+import io
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seehear.cli import options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def extract(
@@ -34,11 +39,10 @@ def extract(
     """
     options.use_threads(threads)
 
-    import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    from seehear.errors import SeehearError
-    from seehear.files import require_writable
+    from seehear.errors import ConfigError, SeehearError
+    from seehear.files import require_writable, write_atomically
     from seehear.modality import FRAME_RATE
     from seehear.recognizer import load
     from seehear.transcript import output_names
@@ -46,23 +50,38 @@ def extract(
     require_writable(output_dir)
     recognizer = load(model, device, face_model=face_model, dtype=dtype)
     failed = False
+    taken: set[Path] = set()
     for path, name in zip(files, output_names(files), strict=True):
         try:
             features = recognizer.extract(path, modality, layer, detector=detector)
+            by_name = {"": features.output} | {f"layer{n}": x for n, x in features.layers.items()}
+            if output_format == "safetensors":
+                header = {"modality": features.modality.value, "frames_per_second": str(FRAME_RATE)}
+                tensors = {key or "output": values for key, values in by_name.items()}
+                contents = {output_dir / f"{name}.safetensors": save(tensors, header)}
+            else:
+                named = {output_dir / f"{'-'.join(filter(None, (name, key)))}.npy": x for key, x in by_name.items()}
+                contents = {target: _npy(values) for target, values in named.items()}
+            if clash := taken.intersection(contents):
+                raise ConfigError(f"{path}: {min(clash)} is written already: rename one of the files")
+            for target, content in contents.items():
+                write_atomically(target, content)
+            taken.update(contents)
         except (SeehearError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             failed = True
             continue
         for warning in features.warnings:
             typer.echo(f"{path}: {warning.removeprefix(f'{path}: ')}", err=True)
-        if output_format == "safetensors":
-            header = {"modality": features.modality.value, "frames_per_second": str(FRAME_RATE)}
-            tensors = {"output": features.output} | {f"layer{n}": x for n, x in features.layers.items()}
-            save_file(tensors, output_dir / f"{name}.safetensors", header)
-        else:
-            np.save(output_dir / f"{name}.npy", features.output)
-            for number, values in features.layers.items():
-                np.save(output_dir / f"{name}-layer{number}.npy", values)
         typer.echo(f"{path}: {features.modality.value.upper()}, {len(features.output)} × {features.output.shape[1]}")
     if failed:
         raise typer.Exit(1)
+
+
+def _npy(values: "NDArray[np.float32]") -> bytes:
+    """The contents of a NumPy file."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, values)
+    return content.getvalue()

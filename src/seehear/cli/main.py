@@ -4,8 +4,10 @@ Nothing heavy is imported here, so that `seehear --help` is instant. What a user
 a damaged file, is one line on standard error and exit status 2.
 """
 
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -66,6 +68,7 @@ def seehear(
 
 def main() -> None:
     """Run the command line and exit with its status: 0 only if everything succeeded."""
+    _open_streams()
     try:
         status = app(without_truth(sys.argv[1:]), prog_name="seehear", standalone_mode=False)
     except typer.TyperException as error:
@@ -78,6 +81,19 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     _exit(status or 0)
+
+
+def _open_streams() -> None:
+    """Open standard input, output and error where they are closed; what they cannot encode is printed as numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:

@@ -1,5 +1,9 @@
 """`seehear transcribe`: recordings to text."""
 
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,10 +101,13 @@ def transcribe(
         require_writable(folder)
     recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype)
     names = output_names(files)
-    named = dict(zip(files, names, strict=True))
-    crops = CropsVideos(folder or Path(), named, by_face=whose == "all") if save_crops else None
+    named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first
     failed = False
-    with RecordingProgress() as progress:
+    with (
+        recognizer,
+        CropsVideos(folder or Path(), named, by_face=whose == "all") as crops,
+        RecordingProgress() as progress,
+    ):
         results = recognizer.transcribe_all(
             files,
             modality,
@@ -112,23 +119,33 @@ def transcribe(
             no_speech_threshold=no_speech_threshold,
             batch_size=batch_size,
             on_progress=progress.advance,
-            on_window=crops.add if crops else None,
+            on_window=crops.add if save_crops else None,
         )
         for (path, result), name in zip(results, names, strict=True):
-            if crops:
-                crops.close(path)
+            steps: list[Callable[[], object]] = [partial(crops.close, path)]
+            if not isinstance(result, Transcript):
+                steps.insert(0, partial(_raise, result))
+            else:
+                steps.insert(0, partial(_tell, path, result, len(files) > 1))
+                if folder and (output_dir or output_format):  # first: nobody may be listening
+                    steps.insert(0, partial(write_transcript, result, folder, name, formats, cut))
             with progress.paused():
-                try:
-                    if not isinstance(result, Transcript):
-                        raise result
-                    _tell(path, result, len(files) > 1)
-                    if folder and (output_dir or output_format):
-                        write_transcript(result, folder, name, formats, cut)
-                except (SeehearError, OSError) as error:
-                    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-                    failed = True
+                for step in steps:
+                    try:
+                        step()
+                    except BrokenPipeError:  # nobody reads what is printed any more
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                        if not folder:
+                            raise typer.Exit(1) from None
+                    except (SeehearError, OSError) as error:
+                        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+                        failed = True
     if failed:
         raise typer.Exit(1)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _tell(path: Path, transcript: "Transcript", named: bool) -> None:

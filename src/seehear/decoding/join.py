@@ -56,12 +56,12 @@ def join(left: Sequence[PlacedWord], right: Sequence[PlacedWord], overlap: tuple
 
 
 def in_order(words: Sequence[PlacedWord], earliest: float = 0.0) -> list[PlacedWord]:
-    """The same words, of which none begins before the one before it ends, nor before `earliest`: where two windows were
-    joined they need not agree on times."""
+    """The same words, of which none begins before the one before it ends, nor before `earliest`, and each lasts a frame
+    at least: where two windows were joined they need not agree on times."""
     placed = []
     for word in words:
         start = max(word.start, earliest)
-        placed.append(word._replace(start=start, end=max(word.end, start)))
+        placed.append(word._replace(start=start, end=max(word.end, start + 1)))
         earliest = placed[-1].end
     return placed
 

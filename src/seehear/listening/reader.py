@@ -51,12 +51,22 @@ class Reader:
         """The process may allocate `memory` bytes, where the system can hold it to that."""
         self.memory = memory
         self._process: subprocess.Popen[bytes] | None = None
+        self._busy = False
 
     def listen(self, path: Path, options: ListeningOptions, on_warning: Warn) -> Iterator[Event]:
         """What `seehear.listening.stream.listen` gives, and the errors it raises.
 
-        A process that dies is started again, once; a second time is a `MediaError`.
+        A process that dies is started again, once; a second time is a `MediaError`. One recording is read at a time.
         """
+        if self._busy:
+            raise RuntimeError("a recording is being read: end that first, or take another recogniser")
+        self._busy = True
+        try:
+            yield from self._tries(path, options, on_warning)
+        finally:
+            self._busy = False
+
+    def _tries(self, path: Path, options: ListeningOptions, on_warning: Warn) -> Iterator[Event]:
         given = warned = 0
         for attempt in range(1, ATTEMPTS + 1):
             seen = heard = 0
@@ -71,7 +81,7 @@ class Reader:
                         seen += 1
                         if seen > given:
                             given = seen
-                            yield unpack((header, arrays))
+                            yield _unpacked((header, arrays))
                 return
             except _DiedError as died:
                 if attempt == ATTEMPTS:
@@ -96,7 +106,7 @@ class Reader:
         process = self._process = self._process or _start(self.memory)
         assert process.stdin is not None
         assert process.stdout is not None
-        request = {"path": str(path), "folder": str(Path.cwd()), "options": asdict(options)}
+        request = {"path": str(path), "folder": _folder(), "options": asdict(options)}
         with suppress(OSError):  # if it is dead, that shows when it is to answer
             process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             process.stdin.flush()
@@ -132,8 +142,8 @@ class _DiedError(Exception):
 def _start(memory: int) -> "subprocess.Popen[bytes]":
     package = str(Path(seehear.__file__).parents[1])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from seehear.listening.reader import serve; serve({memory})"],
+    return subprocess.Popen(  # -P: no module is taken from the folder that the user is in
+        [sys.executable, "-P", "-c", f"from seehear.listening.reader import serve; serve({memory})"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
@@ -146,7 +156,7 @@ def _fetch(pipe: IO[bytes], messages: "queue.Queue[Message | None]", stop: threa
     while True:
         try:
             message = _receive(pipe)
-        except (OSError, ValueError, EOFError, KeyError):
+        except Exception:  # whatever it is, the program must not wait for a thread that has died
             message = None
         while not stop.is_set():
             with suppress(queue.Full):
@@ -154,6 +164,21 @@ def _fetch(pipe: IO[bytes], messages: "queue.Queue[Message | None]", stop: threa
                 break
         if stop.is_set() or message is None or "error" in message[0] or "done" in message[0]:
             return
+
+
+def _folder() -> str | None:
+    """The folder that relative paths start from, if it is still there."""
+    with suppress(OSError):
+        return str(Path.cwd())
+    return None
+
+
+def _unpacked(message: Message) -> Event:
+    """Raises `_DiedError` for what is no event: such a process is not itself any more."""
+    try:
+        return unpack(message)
+    except (LookupError, TypeError, ValueError) as error:
+        raise _DiedError("the process that reads it answers what makes no sense") from error
 
 
 def _how(process: "subprocess.Popen[bytes]") -> str:
@@ -250,23 +275,29 @@ def serve(memory: int) -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that asked will close the pipe
     _limit_memory(memory)
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        try:
+    with suppress(BrokenPipeError):
+        for line in sys.stdin.buffer:
+            _send(answers, _answer(answers, json.loads(line), memory), [])
+
+
+def _answer(answers: IO[bytes], request: dict[str, Any], memory: int) -> dict[str, Any]:
+    """Read a recording; the last that there is to say about it."""
+    try:
+        if request["folder"] is not None:
             os.chdir(request["folder"])
-            path, options = Path(request["path"]), _parse(request["options"])
-            for event in listen(path, options, lambda warning: _send(answers, {"warning": warning}, [])):
-                _send(answers, *pack(event))
-            _send(answers, {"done": True}, [])
-        except BrokenPipeError:
-            return
-        except SeehearError as error:
-            _send(answers, {"error": type(error).__name__, "message": str(error)}, [])
-        except MemoryError:
-            message = f"{request['path']}: it takes more than {memory / 2**30:.1f} GiB of memory to read"
-            _send(answers, {"error": "MediaError", "message": message}, [])
-        except OSError as error:
-            _send(answers, {"error": "MediaError", "message": f"{request['path']}: {error}"}, [])
+        path, options = Path(request["path"]), _parse(request["options"])
+        for event in listen(path, options, lambda warning: _send(answers, {"warning": warning}, [])):
+            _send(answers, *pack(event))
+        return {"done": True}
+    except BrokenPipeError:
+        raise
+    except SeehearError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    except MemoryError:
+        message = f"{request['path']}: it takes more than {memory / 2**30:.1f} GiB of memory to read"
+        return {"error": "MediaError", "message": message}
+    except OSError as error:
+        return {"error": "MediaError", "message": f"{request['path']}: {error}"}
 
 
 def _limit_memory(memory: int) -> None:

@@ -31,11 +31,16 @@ class _Part(NamedTuple):
 class Assembly:
     """The transcript of a recording, as it comes into being."""
 
-    def __init__(self, source: str, path: Path, tokenizer: Tokenizer, word_times: bool) -> None:
+    def __init__(
+        self, source: str, path: Path, tokenizer: Tokenizer, word_times: bool, *, by_face: bool = False
+    ) -> None:
+        """`by_face`: what each face says is a text of its own."""
         self.source, self.path, self.tokenizer, self.word_times = source, path, tokenizer, word_times
+        self.by_face = by_face
         self.opened: Opened | None = None
         self.frames = 0
         self._parts: list[_Part] = []
+        self._last: dict[int | None, _Part] = {}  # of each face
         self._notes: dict[str, tuple[str, int]] = {}
 
     def note(self, text: str) -> None:
@@ -48,6 +53,8 @@ class Assembly:
         """What was heard in the next window; its frames are those of the recording from here on."""
         start = piece.window.start
         face = None if mouth is None else mouth.face
+        if self.by_face and face is None and None in self._last and self._last[None].window == piece.window:
+            return  # the same sound, taken in place of another face's lips
         words = [word.moved(start) for word in heard.words]
         part = _Part(piece.window, modality, piece.reason, face, heard.avg_logprob, heard.no_speech_prob, words)
         if mouth is not None:
@@ -62,6 +69,7 @@ class Assembly:
             del before.words[kept:]
             part.words[:] = in_order(part.words[dropped:], before.words[-1].end if before.words else 0.0)
         self._parts.append(part)
+        self._last[face] = part
 
     def _note_mouth(self, piece: Piece, mouth: Mouth) -> None:
         when = f" (at {piece.window.start / FRAME_RATE:.1f} s)" if piece.window.start else ""
@@ -71,19 +79,19 @@ class Assembly:
             self.note(f"lips are read from face {mouth.face}: {mouth.where}{when}")
 
     def _before(self, part: _Part) -> _Part | None:
-        """The window that this one overlaps with, of the same face if there is one."""
+        """The window that this one overlaps with: of the same face, or else, where all make one text, of any."""
         if not part.window.continues:
             return None
         start = part.window.start
-        earlier = [other for other in self._parts[-8:] if other.window.start < start < other.window.end]
-        same = [other for other in earlier if other.face == part.face]
-        candidates = same or earlier
-        return candidates[-1] if candidates else None
+        earlier = [self._last[part.face]] if part.face in self._last else []
+        if not self.by_face:
+            earlier = [*self._parts[-1:], *earlier]
+        return next((other for other in reversed(earlier) if other.window.start < start < other.window.end), None)
 
     def transcript(self) -> Transcript:
         """All that was heard."""
         segments: list[Segment] = []
-        parts = sorted((part for part in self._parts if part.words), key=_times)
+        parts = sorted(self._told(), key=_times)
         for number, part in enumerate(parts):
             start, end = (frame / FRAME_RATE for frame in _times(part))
             words = tuple(
@@ -120,6 +128,12 @@ class Assembly:
             ),
         )
 
+    def _told(self) -> list[_Part]:
+        """The parts in which something is said; of texts by face, the sound alone only where no face has one."""
+        parts = [part for part in self._parts if part.words]
+        of_faces = {part.window for part in parts if part.face is not None}
+        return [part for part in parts if not self.by_face or part.face is not None or part.window not in of_faces]
+
     def _modality(self) -> tuple[Modality, str]:
         """What was listened to most of the time, and why, with what else there was."""
         assert self.opened is not None
@@ -142,5 +156,5 @@ class Assembly:
 
 
 def _times(part: _Part) -> tuple[int, int]:
-    """When speech begins and ends in a window, in frames; where it was cut, by the words that are left of it."""
+    """When speech begins and ends in a window, in frames, one at least."""
     return part.window.speech_start, max(part.window.speech_end, part.window.speech_start + 1)

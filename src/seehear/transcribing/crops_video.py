@@ -1,6 +1,7 @@
 """What a model saw and heard of a recording, as a video to look at, with what it made of it below the picture."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from textwrap import wrap
@@ -12,6 +13,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from seehear.errors import MediaError
 from seehear.listening.stream import Piece
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from seehear.transcribing.batches import Heard, Input
@@ -26,12 +28,16 @@ CHUNK = 16_000
 
 
 class CropsVideo:
-    """The windows of one face, one after the other, at the times they have in the recording; closed when done."""
+    """The windows of one face, one after the other, at the times they have in the recording.
+
+    It has its name when it is closed, until then a temporary one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._temporary = path.with_name(path.name + ".tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._container: Any = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "22"})
         self._video.width, self._video.height, self._video.pix_fmt = SIDE, SIDE + LINES * LINE, "yuv420p"
         self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
@@ -78,26 +84,63 @@ class CropsVideo:
         for stream in (self._video, self._sound):
             self._container.mux(stream.encode(None))
         self._container.close()
+        self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave nothing."""
+        with suppress(OSError):
+            self._container.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 class CropsVideos:
-    """NAME-crops.mp4 for each of many recordings, or with `by_face` NAME-faceN-crops.mp4 for each face in them."""
+    """NAME-crops.mp4 for each of many recordings, or with `by_face` NAME-faceN-crops.mp4 for each face in them.
+
+    What cannot be written of a recording is said when it is closed, and costs nothing else.
+    """
 
     def __init__(self, folder: Path, names: Mapping[Path, str], *, by_face: bool = False) -> None:
         self._folder, self._names, self._by_face = folder, names, by_face
+        self._inputs = {path.resolve() for path in names}
         self._open: dict[tuple[Path, str], CropsVideo] = {}
+        self._failed: dict[Path, Exception] = {}
+
+    def __enter__(self) -> "CropsVideos":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for video in self._open.values():  # what was not closed is not whole
+            video.discard()
 
     def add(self, recording: Path, piece: Piece, face: int | None, given: Input, heard: Heard) -> None:
         """A window of a recording; it is nothing to look at without a face."""
-        if face is None:
+        if face is None or recording in self._failed:
             return
         suffix = f"-face{face}-crops.mp4" if self._by_face else "-crops.mp4"
-        if (recording, suffix) not in self._open:
-            self._open[recording, suffix] = CropsVideo(self._folder / f"{self._names[recording]}{suffix}")
-        self._open[recording, suffix].add(piece, given, heard)
+        try:
+            if (recording, suffix) not in self._open:
+                self._open[recording, suffix] = self._new(self._folder / f"{self._names[recording]}{suffix}")
+            self._open[recording, suffix].add(piece, given, heard)
+        except (OSError, av.FFmpegError, MediaError) as error:
+            self._failed[recording] = error
 
-    def close(self, recording: Path | None = None) -> None:
-        """Complete the videos of a recording, or all."""
-        for path, suffix in list(self._open):
-            if recording in (None, path):
-                self._open.pop((path, suffix)).close()
+    def _new(self, path: Path) -> CropsVideo:
+        if path.resolve() in self._inputs:
+            raise MediaError(f"{path} is to be transcribed itself: its crops are not written over it")
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder: crops cannot be written there")
+        return CropsVideo(path)
+
+    def close(self, recording: Path) -> None:
+        """Complete the videos of a recording. Raises `MediaError` if they could not be written."""
+        for key in [key for key in self._open if key[0] == recording]:
+            video = self._open.pop(key)
+            try:
+                if recording not in self._failed:
+                    video.close()
+            except (OSError, av.FFmpegError) as error:
+                self._failed[recording] = error
+            finally:
+                video.discard()
+        if (reason := self._failed.pop(recording, None)) is not None:
+            raise MediaError(f"{recording}: its crops cannot be written: {reason}")

@@ -81,7 +81,7 @@ class Recognition:
         self._waiting: list[_Waiting] = []
 
     def add(self, recording: Recording, piece: Piece, mouth: Mouth | None, given: Input) -> None:
-        """A window, which may wait for others."""
+        """A window, which may wait for others. What `on_window` raises comes out here or from `finish`."""
         recording.waiting += 1
         self._waiting.append(_Waiting(recording, piece, mouth, given))
         if len(self._waiting) >= self.batch_size:
@@ -92,19 +92,26 @@ class Recognition:
         waiting, self._waiting = self._waiting, []
         for item in waiting:
             item.recording.waiting -= 1
-        try:
-            found = self._believe(waiting)
-        except (MemoryError, RuntimeError) as error:
-            for item in waiting:
-                item.recording.fail(error)
-            return
-        for item, (given, text, other) in found:
+        told: list[tuple[Path, Piece, int | None, Input, Heard]] = []
+        for item, (given, text, other) in self._try(waiting):
             heard = silence_doubtful(text, self.no_speech_threshold)
             mouth = item.mouth if given.video is not None else None
             piece = item.piece._replace(reason=other or item.piece.reason)
             item.recording.assembly.add(piece, given.modality, mouth, heard)
-            if self.on_window:
-                self.on_window(item.recording.path, piece, None if mouth is None else mouth.face, given, heard)
+            told.append((item.recording.path, piece, None if mouth is None else mouth.face, given, heard))
+        if self.on_window:
+            for window in told:  # when all are kept: what this raises costs none of them
+                self.on_window(*window)
+
+    def _try(self, waiting: list[_Waiting]) -> list[tuple[_Waiting, Believed]]:
+        """What is believed; if memory does not suffice for all, one by one, and of none for which it does not."""
+        try:
+            return self._believe([item for item in waiting if item.recording.error is None])
+        except (MemoryError, RuntimeError) as error:
+            if len(waiting) == 1:
+                waiting[0].recording.fail(error)
+                return []
+        return [found for item in waiting for found in self._try([item])]
 
     def _believe(self, waiting: list[_Waiting]) -> list[tuple[_Waiting, Believed]]:
         """What is believed of each window, or of its parts."""
@@ -121,11 +128,15 @@ class Recognition:
 
 
 def _at_pauses(item: _Waiting, heard: Heard) -> list[_Waiting]:
-    """The window, or its parts between the pauses that CTC finds in it: noise may hide them from the sound's level."""
+    """The window, or its parts between the pauses that CTC finds in it: noise may hide them from the sound's level.
+
+    Not where it overlaps with another window, to which it is joined there.
+    """
     window = item.piece.window
-    if not heard.pauses or item.given.frames < SHORTEST_SPLIT:
+    pauses = [pause for pause in heard.pauses if window.own[0] < window.start + pause < window.own[1]]
+    if not pauses or item.given.frames < SHORTEST_SPLIT:
         return [item]
-    bounds = [0, *heard.pauses, item.given.frames]
+    bounds = [0, *pauses, item.given.frames]
     parts = []
     for number, (first, end) in enumerate(itertools.pairwise(bounds)):
         start, stop = window.start + first, window.start + end
@@ -135,6 +146,10 @@ def _at_pauses(item: _Waiting, heard: Heard) -> list[_Waiting]:
             speech_start=min(max(window.speech_start, start), stop - 1),
             speech_end=max(min(window.speech_end, stop), start + 1),
             continues=window.continues and number == 0,
+            goes_on=window.goes_on and end == item.given.frames,
         )
-        parts.append(item._replace(piece=item.piece._replace(window=smaller), given=part(item.given, first, end)))
+        given = part(item.given, first, end)
+        mouths = tuple(mouth._replace(frames=mouth.frames[first:end]) for mouth in item.piece.mouths)
+        piece = item.piece._replace(window=smaller, audio=given.audio, mouths=mouths)
+        parts.append(item._replace(piece=piece, given=given))
     return parts

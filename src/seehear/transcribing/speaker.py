@@ -18,6 +18,6 @@ def speaking(piece: Piece, transcriber: Transcriber) -> Mouth:
         (heard,) = transcriber.greedily([Input(Modality.AUDIO, frames, piece.audio, None)])
         if heard:
             seen = [Input(Modality.VIDEO, frames, None, mouth.frames) for mouth in piece.mouths]
-            scores = transcriber.score([heard] * len(seen), seen)
+            scores = [transcriber.score([heard], [lips])[0] for lips in seen]  # one by one: there may be many
             return max(zip(scores, piece.mouths, strict=True), key=lambda scored: scored[0])[1]
     return max(piece.mouths, key=lambda mouth: mouth.motion)
