@@ -61,3 +61,11 @@ def test_more_tokens_than_frames_share_them() -> None:
 def test_nothing_takes_no_time() -> None:
     assert align(torch.zeros(2, 3, V), torch.ones(2, 3, dtype=torch.bool), [[], []]) == [[], []]
     assert align(torch.zeros(0, 3, V), torch.ones(0, 3, dtype=torch.bool), []) == []
+
+
+def test_of_equally_probable_labellings_the_one_that_says_things_earliest() -> None:
+    same = torch.zeros(2, 5, V).log_softmax(-1)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    found = align(same, mask, [[1, 2, 2], [1]])
+    assert [(time.start, time.end) for time in found[0]] == [(0, 1), (1, 2), (3, 4)]
+    assert [(time.start, time.end) for time in found[1]] == [(0, 1)]

@@ -28,7 +28,7 @@ class TokenTime(NamedTuple):
 def align(log_probs: Tensor, mask: Tensor, tokens: Sequence[Sequence[int]]) -> list[list[TokenTime]]:
     """The frames of each of `tokens` (of B clips) on CTC log-probabilities (B, T, V) with `mask` (B, T).
 
-    Of labellings that are equally probable, the one that says things later. A clip with fewer frames than its tokens
+    Of labellings that are equally probable, the one that says things earliest. A clip with fewer frames than its tokens
     need has no labelling: its tokens share the frames evenly, with a log-probability of −∞.
     """
     clips = torch.arange(len(mask), device=mask.device)[:, None]

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seehear.decoding.alignment import align
+from seehear.decoding.alignment import TokenTime, align
+from seehear.decoding.token_scores import decoder_log_probs
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
@@ -34,48 +35,44 @@ class WordTime(NamedTuple):
     end: int
     """The frame after the last."""
     probability: float
-    """The mean, over its tokens, of their log-probabilities, as a probability."""
+    """The mean, over its tokens, of their log-probabilities in the decoded modality, as a probability."""
 
 
 def time_words(
-    model: USR, streams: Mapping[Modality, Tensor], mask: Tensor, words: Sequence[Sequence[Sequence[int]]]
+    model: USR,
+    streams: Mapping[Modality, Tensor],
+    mask: Tensor,
+    words: Sequence[Sequence[Sequence[int]]],
+    modality: Modality,
 ) -> list[list[WordTime]]:
-    """The times of the `words`, lists of tokens, of B clips, of which `streams` (B, T, D) enter the encoder."""
+    """The times of the `words`, lists of tokens, of B clips, of which `streams` (B, T, D) enter the encoder.
+
+    All streams tell when a word is said; how sure the decoder is of it, that of `modality`, which was decoded.
+    """
     if not any(words):
         return [[] for _ in words]
-    with torch.no_grad():
-        log_probs = _decoder_log_probs(model, streams, mask, words)
-    probability = torch.stack(list(log_probs.values())).mean(0).tolist()
-    weights = torch.stack([_weights(model, streams, mask, words, strength) for strength in STRENGTHS]).mean(0)
-    times = []
-    for clip, said in enumerate(words):
-        frames = int(mask[clip].sum())
-        shares = torch.cat([torch.full((1, frames), NO_WORD), weights[clip, : len(said), :frames].cpu()])
-        by_frame = (shares / shares.sum(0)).log().T
-        found = align(by_frame[None], torch.ones(1, frames, dtype=torch.bool), [range(1, len(said) + 1)])[0]
-        spans = _spans(said)
-        sure = [probability[clip][first:last] for first, last in spans]
-        times.append(
-            [
-                WordTime(time.start, time.end, float(torch.tensor(values).mean().exp()))
-                for time, values in zip(found, sure, strict=True)
-            ]
-        )
-    return times
-
-
-def _decoder_log_probs(
-    model: USR, inputs: Mapping[Modality, Tensor], mask: Tensor, words: Sequence[Sequence[Sequence[int]]]
-) -> dict[Modality, Tensor]:
-    """The decoder's log-probability of each token after those before it, (B, U), 0 at padding."""
     rows = [[token for word in said for token in word] for said in words]
-    longest = max(map(len, rows), default=0)
-    tokens = torch.tensor([[model.sos, *row, *[model.eos] * (longest - len(row))] for row in rows], device=mask.device)
-    log_probs = {}
-    for modality, features in model.contextualise(inputs, mask).items():
-        logits = model.logits(model.decode(tokens[:, :-1], features, mask), modality)
-        log_probs[modality] = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
-    return log_probs
+    with torch.no_grad():
+        features = model.contextualise({modality: streams[modality]}, mask)[modality]
+        log_probs = decoder_log_probs(model, rows, features, mask, modality).cpu()
+    weights = torch.stack([_weights(model, streams, mask, words, strength) for strength in STRENGTHS]).mean(0)
+    placed = _place(weights.cpu(), mask.cpu(), [len(said) for said in words])
+    return [
+        [
+            WordTime(time.start, time.end, float(log_probs[clip, first:last].mean().exp()))
+            for time, (first, last) in zip(times, _spans(words[clip]), strict=True)
+        ]
+        for clip, times in enumerate(placed)
+    ]
+
+
+def _place(weights: Tensor, mask: Tensor, counts: Sequence[int]) -> list[list[TokenTime]]:
+    """The frames of the words, `counts` of each clip, where `weights` (B, W, T) say how each frame speaks for each."""
+    missing = torch.arange(weights.shape[1]) >= torch.tensor(counts)[:, None]
+    no_word = torch.full_like(weights[:, :1], NO_WORD)
+    shares = torch.cat([no_word, weights.masked_fill(missing[..., None], 0.0)], dim=1)
+    by_frame = (shares / shares.sum(1, keepdim=True)).log().transpose(1, 2)  # (B, T, 1 + W)
+    return align(by_frame, mask, [range(1, count + 1) for count in counts])
 
 
 @torch.enable_grad()
@@ -88,7 +85,9 @@ def _weights(
 ) -> Tensor:
     """(B, W, T): by how much each frame speaks for each word; a gradient for all clips' first word, second word, …"""
     inputs = {modality: (strength * stream.detach()).requires_grad_(True) for modality, stream in streams.items()}
-    log_probs = torch.stack(list(_decoder_log_probs(model, inputs, mask, words).values()))  # (modalities, B, U)
+    rows = [[token for word in said for token in word] for said in words]
+    features = model.contextualise(inputs, mask)
+    log_probs = torch.stack([decoder_log_probs(model, rows, features[m], mask, m) for m in inputs])  # (M, B, U + 1)
     most = max(map(len, words), default=0)
     weights = torch.zeros(len(mask), most, mask.shape[1], device=mask.device)
     spans = [_spans(said) for said in words]

@@ -19,10 +19,11 @@ from seehear.data.batch import fill
 from seehear.data.transforms import central_crop, normalise_video
 from seehear.decoding.alignment import TokenTime, align
 from seehear.decoding.ctc import BLANK, ctc_greedy
-from seehear.decoding.decode import decode_batch, precision
+from seehear.decoding.decode import decode_batch, precision, without_specials
 from seehear.decoding.join import PlacedWord, in_order, join, repeats
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
+from seehear.decoding.token_scores import decoder_log_probs
 from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
@@ -127,17 +128,31 @@ class Transcriber:
         return [self._joined(left, right, middle - OVERLAP // 2, OVERLAP)]
 
     def _joined(self, left: Heard, right: Heard, offset: int, overlap: int) -> Heard:
-        """What two parts of a window say, of which the second begins at frame `offset`."""
+        """What two parts of a window say, of which the second begins at frame `offset`.
+
+        The text is worth what the words that are left of each part are: a part's evidence is shared by its tokens.
+        """
         moved = [word.moved(offset) for word in right.words]
         kept, dropped = join(left.words, moved, (offset, offset + overlap))
-        words = tuple(in_order([*left.words[:kept], *moved[dropped:]]))
-        tokens = tuple(token for word in words for token in word.tokens)
-        shares = np.array([len(left.tokens) + 1, len(right.tokens) + 1])
-        score = float(np.average([left.avg_logprob, right.avg_logprob], weights=shares))
-        evidence = left.evidence + right.evidence
-        frames = offset + right.frames
-        text, looped = self.tokenizer.decode(tokens), left.looped or right.looped
-        return Heard(frames, tokens, text, words, score, evidence, looped)
+        words = [left.words[:kept], moved[dropped:]]
+        counts = [sum(len(word.tokens) for word in part) for part in words]
+        evidence = sum(
+            half.evidence * n / max(1, len(half.tokens)) for half, n in zip((left, right), counts, strict=True)
+        )
+        score = float(np.average([left.avg_logprob, right.avg_logprob], weights=np.array(counts) + 1))
+        tokens = tuple(token for part in words for word in part for token in word.tokens)
+        middle = offset + overlap // 2
+        later = (pause + offset for pause in right.pauses)
+        return Heard(
+            offset + right.frames,
+            tokens,
+            self.tokenizer.decode(tokens),
+            tuple(in_order([*words[0], *words[1]])),
+            score,
+            evidence,
+            left.looped or right.looped,
+            (*(pause for pause in left.pauses if pause < middle), *(pause for pause in later if pause >= middle)),
+        )
 
     @torch.no_grad()
     def _transcribe(self, inputs: list[Input], modality: Modality) -> list[Heard]:
@@ -147,13 +162,13 @@ class Transcriber:
             features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
             rows = decode_batch(self.model, features, mask, modality, self.options, self.language_model)
             logits = self.model.ctc_logits(features, modality)
-            by_ctc = ctc_greedy(logits, mask).to_lists()
+            by_ctc = without_specials(ctc_greedy(logits, mask).to_lists(), self.model.eos)
             looped = [repeats(row) and not repeats(other) for row, other in zip(rows, by_ctc, strict=True)]
             rows = [other if loop else row for row, other, loop in zip(rows, by_ctc, looped, strict=True)]
             scores = self.mean_log_probs(rows, features, mask, modality)
             log_probs = logits.float().log_softmax(-1)
             evidence = _evidence(log_probs, mask, rows)
-        words = self._place_words(rows, streams, log_probs, mask)
+        words = self._place_words(rows, streams, log_probs, mask, modality)
         texts = map(self.tokenizer.decode, rows)
         pauses = _pauses(log_probs[..., BLANK].masked_fill(~mask, 0.0), PAUSE[modality])
         frames = [given.frames for given in inputs]
@@ -190,7 +205,7 @@ class Transcriber:
     def streams(self, inputs: Sequence[Input], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """What enters the encoder, (B, T, D) by modality, and its mask (B, T)."""
         longest = max(given.frames for given in inputs)
-        mask = torch.tensor([[frame < given.frames for frame in range(longest)] for given in inputs])
+        mask = torch.arange(longest) < torch.tensor([given.frames for given in inputs])[:, None]
         video = audio = None
         if any(modality.uses_video for modality in modalities):
             video = torch.zeros(len(inputs), longest, INPUT_SIZE, INPUT_SIZE)
@@ -210,25 +225,24 @@ class Transcriber:
         self, rows: Sequence[Sequence[int]], features: Tensor, mask: Tensor, modality: Modality
     ) -> list[float]:
         """Mean log-probability of each row of tokens and its end of sentence under the decoder, whatever chose them."""
-        model = self.model
-        longest = max(map(len, rows))
-        filled = [[model.sos, *row, *[model.eos] * (longest - len(row) + 1)] for row in rows]
-        tokens = torch.tensor(filled, device=features.device)
-        lengths = torch.tensor([len(row) + 1 for row in rows], device=features.device)
-        log_probs = model.logits(model.decode(tokens[:, :-1], features, mask), modality).float().log_softmax(-1)
-        following = log_probs.gather(-1, tokens[:, 1:, None]).squeeze(-1)
-        beyond = torch.arange(longest + 1, device=features.device) >= lengths[:, None]
-        means: list[float] = (following.masked_fill(beyond, 0.0).sum(1) / lengths).tolist()
+        log_probs = decoder_log_probs(self.model, rows, features, mask, modality)
+        counts = torch.tensor([len(row) + 1 for row in rows], device=log_probs.device)
+        means: list[float] = (log_probs.sum(1) / counts).tolist()
         return means
 
     def _place_words(
-        self, rows: Sequence[Sequence[int]], streams: dict[Modality, Tensor], log_probs: Tensor, mask: Tensor
+        self,
+        rows: Sequence[Sequence[int]],
+        streams: dict[Modality, Tensor],
+        log_probs: Tensor,
+        mask: Tensor,
+        modality: Modality,
     ) -> list[tuple[PlacedWord, ...]]:
         """The words of each row of tokens, and where in the window they are said."""
         words = [[word for word in self.tokenizer.words(row) if self.tokenizer.decode(word)] for row in rows]
         if self.word_times:
             with self.precision():
-                times = time_words(self.model, streams, mask, words)
+                times = time_words(self.model, streams, mask, words, modality)
             spans = [[(time.start, time.end, time.probability) for time in of_clip] for of_clip in times]
         else:
             found = align(log_probs, mask, [[token for word in said for token in word] for said in words])

@@ -51,8 +51,11 @@ def choose_streams(heard: Sequence[Believed], moving: Sequence[bool], transcribe
 
 def silence_doubtful(heard: Heard, threshold: float) -> Heard:
     """Nothing, where CTC finds it more likely than `threshold` that nothing is said, and the decoder is not sure of the
-    contrary, or CTC is quite sure of it. A threshold of 1 lets everything pass."""
+    contrary, or CTC is quite sure of it.
+
+    A threshold of 1 lets everything pass; that of 0 is one like others: a text stays if the decoder is sure of it.
+    """
     sure = heard.avg_logprob > DECODER_IS_SURE and heard.no_speech_prob < CTC_IS_SURE
-    if not heard.tokens or heard.no_speech_prob <= threshold or (sure and threshold > 0):
+    if not heard.tokens or heard.no_speech_prob <= threshold or sure:
         return heard
     return heard._replace(tokens=(), text="", words=(), doubtful=heard.text)
