@@ -1,5 +1,6 @@
 """Decoding against brute force: every labelling, every sentence, one token at a time without a cache."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from seehear.decoding.beam_search import beam_search
 from seehear.decoding.ctc import BLANK, ctc_greedy
 from seehear.decoding.decode import decode_batch
 from seehear.decoding.greedy import attention_greedy
-from seehear.decoding.hypothesis import Hypothesis
+from seehear.decoding.hypothesis import Hypothesis, has_ended
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.decoding.plain_search import plain_search
 from seehear.decoding.prefix import PrefixScorer, PrefixState
@@ -185,24 +186,6 @@ def test_prefix_score_at_eos_is_the_ctc_loss() -> None:
     torch.testing.assert_close(total, -loss, rtol=1e-5, atol=1e-3)
 
 
-def test_a_whole_vocabulary_is_scored_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has a value for each candidate and frame does not grow with the vocabulary."""
-    torch.manual_seed(0)
-    scorer = PrefixScorer(torch.randn(2, 9, 300).log_softmax(-1), torch.arange(9) < torch.tensor([[9], [5]]))
-    state, last, every = scorer.first(), torch.full((2, 1), 299), torch.arange(300).expand(2, 1, 300)
-    entering, widths = scorer._entering, []
-
-    def watched(either: Tensor, candidates: Tensor) -> Tensor:
-        widths.append(candidates.shape[2])
-        return entering(either, candidates)
-
-    monkeypatch.setattr(scorer, "_entering", watched)
-    found = scorer.scores(state, last, every, 299)
-    assert max(widths) <= 64
-    one_by_one = [scorer.scores(state, last, every[..., token, None], 299) for token in range(300)]
-    assert torch.equal(found, torch.cat(one_by_one, dim=2))
-
-
 # --- Beam search ---
 
 
@@ -278,14 +261,44 @@ def test_beam_of_one_without_ctc_is_greedy(model: USR) -> None:
             assert list(search(model, features, options)[0].tokens) == greedy
 
 
+def of_length(length: int, score: float) -> Hypothesis:
+    """Counted with start and end."""
+    return Hypothesis((1,) * (length - 2), score)
+
+
+@pytest.mark.parametrize(
+    ("others", "ends"),
+    [
+        ({6: -10.5, 7: -11.0, 8: -10.1}, True),
+        ({6: -9.5, 7: -11.0, 8: -11.0}, False),  # each of the last three lengths must be much worse …
+        ({6: -11.0, 7: -9.5, 8: -11.0}, False),
+        ({6: -11.0, 7: -11.0, 8: -9.5}, False),
+        ({6: -11.0, 8: -11.0}, False),  # … and there
+        ({5: -11.0, 6: -11.0, 7: -11.0}, False),
+        ({}, False),
+    ],
+)
+def test_a_search_has_ended_when_recent_lengths_are_much_worse(others: dict[int, float], ends: bool) -> None:
+    ended = [of_length(3, 0.0), of_length(4, -30.0), *(of_length(*item) for item in others.items())]
+    assert has_ended(ended, 8) is ends
+    assert not has_ended([], 8)
+
+
 @torch.no_grad()
 def test_end_detection_finds_the_same_best(model: USR) -> None:
+    """Of a decoder that is almost sure of the end, so that each token makes a hypothesis much worse."""
+    ending = copy.deepcopy(model)
+    for head in ending.output_heads.values():
+        head.bias[ending.eos] = 12.0  # type: ignore[index, operator]
     for seed in range(4):
         whole, stopped = (
-            search(model, clip(12, seed), DecodingOptions(beam_size=4, max_length_ratio=ratio)) for ratio in (1.0, 0.0)
+            search(ending, clip(12, seed), DecodingOptions(beam_size=4, max_length_ratio=ratio)) for ratio in (1.0, 0.0)
         )
         assert stopped[0].tokens == whole[0].tokens
-        assert len(stopped) <= len(whole)
+        assert len(stopped) < len(whole)
+        longest = max(len(h.tokens) for h in stopped)
+        assert longest < max(len(h.tokens) for h in whole)
+        assert [h.tokens for h in stopped] == [h.tokens for h in whole if len(h.tokens) <= longest]
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +314,7 @@ def larger() -> USR:
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize(("ratio", "bonus"), [(1.0, 0.0), (0.4, 0.5), (0.0, -0.5)])
+@pytest.mark.parametrize(("ratio", "bonus"), [(1.0, 0.0), (0.4, 0.5), (0.0, -0.5), (1.0, 1.5)])
 def test_the_search_of_a_batch_equals_the_plain_one_of_each_clip(
     larger: USR, ctc_weight: float, ratio: float, bonus: float
 ) -> None:
@@ -348,6 +361,17 @@ def test_a_batch_decodes_as_its_clips_do(model: USR, method: DecodingMethod, rat
         one = decode_batch(model, features[row : row + 1, :length], mask[row : row + 1, :length], AV, options)
         assert one == [together[row]]
         assert all(BLANK < token < EOS for token in together[row])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("ratio", "limits"), [(1.0, [11, 1, 6]), (0.4, [4, 1, 2]), (0.0, [11, 1, 6])])
+def test_a_decoder_that_never_ends_says_what_each_clip_allows(model: USR, ratio: float, limits: list[int]) -> None:
+    endless = copy.deepcopy(model)
+    for head in endless.output_heads.values():
+        head.bias[[BLANK, EOS]] = -1e4  # type: ignore[index, operator]
+    features, mask = padded((11, 1, 6))
+    found = decode_batch(endless, features, mask, AV, DecodingOptions(DecodingMethod.ATTENTION, max_length_ratio=ratio))
+    assert [len(row) for row in found] == limits
 
 
 def test_token_limits() -> None:

@@ -17,6 +17,7 @@ from seehear.decoding.decode import decode_batch
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.decoding.plain_search import plain_search
+from seehear.decoding.prefix import PrefixScorer
 from seehear.decoding.rescore import ctc_driven, rescore
 from seehear.errors import ConfigError
 from seehear.modality import Modality
@@ -98,6 +99,39 @@ def test_ctc_driven_decoding_is_the_decoders_choice_after_each_ctc_token(model: 
     for row, (tokens, chosen) in enumerate(zip(said, ctc_driven(model, features, mask, AV), strict=True)):
         states = model.decode(torch.tensor([[model.sos, *tokens]]), features[row : row + 1], mask[row : row + 1])
         assert chosen == model.logits(states, AV)[0].argmax(-1).tolist()
+
+
+# --- CTC prefix scores ---
+
+
+def test_a_whole_vocabulary_is_scored_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has a value for each candidate and frame does not grow with the vocabulary."""
+    torch.manual_seed(0)
+    scorer = PrefixScorer(torch.randn(2, 9, 300).log_softmax(-1), torch.arange(9) < torch.tensor([[9], [5]]))
+    state, last, every = scorer.first(), torch.full((2, 1), 299), torch.arange(300).expand(2, 1, 300)
+    entering, widths = scorer._entering, []
+
+    def watched(either: Tensor, candidates: Tensor) -> Tensor:
+        widths.append(candidates.shape[2])
+        return entering(either, candidates)
+
+    monkeypatch.setattr(scorer, "_entering", watched)
+    found = scorer.scores(state, last, every, 299)
+    assert max(widths) <= 64
+    one_by_one = [scorer.scores(state, last, every[..., token, None], 299) for token in range(300)]
+    assert torch.equal(found, torch.cat(one_by_one, dim=2))
+
+
+def test_what_is_very_improbable_is_not_impossible() -> None:
+    log_probs = torch.full((1, 100, V), -1000.0)
+    log_probs[..., BLANK] = 0.0
+    scorer = PrefixScorer(log_probs, torch.arange(100)[None] < 60)
+    state, last = scorer.first(), torch.tensor([[EOS]])
+    for token in [1, 2] * 20:
+        tokens = torch.tensor([[token]])
+        score = scorer.scores(state, last, tokens[..., None], EOS)[..., 0]
+        state, last = scorer.extend(state, last, tokens, score), tokens
+    assert -41_000 < float(state.score) < -39_000
 
 
 # --- A language model ---
