@@ -1,15 +1,20 @@
 """The language model of token n-grams: its probabilities, its file, and the command that makes it."""
 
 import itertools
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from seehear.cli.lm import lm
+from seehear.decoding import ngram
 from seehear.decoding.ctc import BLANK
 from seehear.decoding.ngram import NGram
-from seehear.errors import ModelError
+from seehear.errors import ConfigError, ModelError
+from seehear.tokenizer import UNKNOWN_ID, Tokenizer
 
 V, EOS = 4, 3
 TEXTS = [[1, 2, 1], [1, 2], [2, 2, 1], []]
@@ -57,3 +62,77 @@ def test_an_n_gram_is_saved_and_one_of_another_vocabulary_refused(tmp_path: Path
         NGram.load(file, V)
     with pytest.raises(ModelError, match="needs text"):
         NGram.learn([], V)
+
+
+PIECES = ("<unk>", "a")
+
+
+def test_an_n_gram_of_other_pieces_is_refused(tmp_path: Path) -> None:
+    """Also of as many, which the size of the vocabulary does not tell."""
+    learnt, file = NGram.learn(TEXTS, V, pieces=PIECES), tmp_path / "lm.json"
+    learnt.save(file)
+    assert NGram.load(file, V, PIECES).counts == learnt.counts
+    for others in (("<unk>", "b"), ("a", "<unk>"), ()):
+        with pytest.raises(ModelError, match=r"lm\.json is for another vocabulary of as many tokens: learn one"):
+            NGram.load(file, V, others)
+    content = json.loads(file.read_text())
+    del content["vocabulary"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="not a language model"):
+        NGram.load(file, V, PIECES)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        ({"order": 0}, "its order is 0"),
+        ({"order": -3}, "its order is -3"),
+        ({"order": 1}, "a context has 1 tokens, and the order is 1"),
+        ({"counts": {}}, "it has counted nothing"),
+        ({"counts": {"": {}}}, "it has counted nothing"),
+        ({"counts": {"": {"99": 5}}}, "there is no token 99 among 4"),
+        ({"counts": {"": {"-1": 5}}}, "there is no token -1 among 4"),
+        ({"counts": {"": {"0": 5}}}, "there is no token 0 among 4"),
+        ({"counts": {"": {"1": 5}, "4": {"1": 1}}}, "there is no token 4 among 4"),
+        ({"counts": {"": {"1": 0}}}, "a count is not above 0"),
+    ],
+)
+def test_a_damaged_n_gram_is_refused(tmp_path: Path, damage: dict[str, Any], fault: str) -> None:
+    file = tmp_path / "lm.json"
+    NGram.learn(TEXTS, V, order=3, pieces=PIECES).save(file)
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(ModelError, match=rf"^[^\n]*lm\.json is damaged: {fault}; learn it again with `seehear lm`$"):
+        NGram.load(file, V, PIECES)
+
+
+def test_an_n_gram_remembers_few_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "KEPT", 3)
+    bounded = NGram.learn(TEXTS, V, order=4)
+    contexts = list(itertools.product((1, 2, EOS), repeat=4))
+    every = torch.tensor(contexts)
+    monkeypatch.undo()
+    assert torch.equal(bounded.log_probs(every), NGram.learn(TEXTS, V, order=4).log_probs(every))
+    assert bounded._distribution.cache_info().currsize == 3
+
+
+def test_the_command_tells_what_it_leaves_out(
+    model_folder: Path, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, unspoken, output = tmp_path / "text.txt", tmp_path / "unspoken.txt", tmp_path / "lm.json"
+    text.write_text("bin blue\n—\n\n...\nset ñ red\n")
+    lm([text], str(model_folder), output, 2)
+    sentences = [tokenizer.encode(line) for line in ("bin blue", "set ñ red")]
+    unknown, tokens = sum(row.count(UNKNOWN_ID) for row in sentences), sum(map(len, sentences))
+    assert unknown > 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{output}: 2 sentences, ")
+    assert others == ["left out: 2 lines without words", f"unknown to the model: {unknown} of {tokens} tokens"]
+    learnt = NGram.load(output, tokenizer.vocab_size, tokenizer.pieces)
+    assert learnt.counts == NGram.learn(sentences, tokenizer.vocab_size, 2).counts
+
+    text.write_text("bin blue\n")
+    lm([text], str(model_folder), output, 2)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    unspoken.write_text("—\n...\n")
+    with pytest.raises(ConfigError, match=r"unspoken\.txt holds no words: a language model needs text"):
+        lm([text, unspoken], str(model_folder), output, 2)

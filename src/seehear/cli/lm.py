@@ -19,15 +19,27 @@ def lm(
     from seehear.decoding.ngram import NGram
     from seehear.errors import ConfigError
     from seehear.recognizer import find_model_folder
+    from seehear.tokenizer import UNKNOWN_ID
 
     _, tokenizer = load_model(find_model_folder(model))
     sequences: list[list[int]] = []
+    left_out = 0
     for path in texts:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not text in UTF-8") from error
-        sequences += [tokenizer.encode(line) for line in lines if line.strip()]
-    learnt = NGram.learn(sequences, tokenizer.vocab_size, order)
+        encoded = [tokenizer.encode(line) for line in lines if line.strip()]
+        said = [tokens for tokens in encoded if tokens]
+        if not said:
+            raise ConfigError(f"{path} holds no words: a language model needs text to learn from")
+        sequences += said
+        left_out += len(encoded) - len(said)
+    learnt = NGram.learn(sequences, tokenizer.vocab_size, order, tokenizer.pieces)
     learnt.save(output)
-    typer.echo(f"{output}: {len(sequences)} sentences, {sum(map(len, learnt.counts.values())):,} n-grams")
+    typer.echo(f"{output}: {len(sequences):,} sentences, {sum(map(len, learnt.counts.values())):,} n-grams")
+    if left_out:
+        typer.echo(f"left out: {left_out:,} lines without words")
+    unknown = sum(tokens.count(UNKNOWN_ID) for tokens in sequences)
+    if unknown:
+        typer.echo(f"unknown to the model: {unknown:,} of {sum(map(len, sequences)):,} tokens")

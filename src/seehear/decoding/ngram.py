@@ -1,8 +1,10 @@
 """A language model of token n-grams, learnt from text alone, for searches to ask."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,6 +17,9 @@ from seehear.files import write_atomically
 DISCOUNT = 0.75
 """Taken off each count, for what was never seen (absolute discounting)."""
 
+KEPT = 4096
+"""Contexts of which the distribution is remembered: 17 MB in a vocabulary of a thousand tokens."""
+
 Context = tuple[int, ...]
 
 
@@ -25,16 +30,21 @@ class NGram:
     down to all tokens alike. sos = eos stands before and after each sequence.
     """
 
-    def __init__(self, order: int, vocab_size: int, counts: Mapping[Context, Mapping[int, int]]) -> None:
-        """`counts` of each token after each context of up to `order` − 1 tokens."""
+    def __init__(
+        self, order: int, vocab_size: int, counts: Mapping[Context, Mapping[int, int]], vocabulary: str = ""
+    ) -> None:
+        """`counts` of each token after each context of up to `order` − 1 tokens; `vocabulary` is its `fingerprint`."""
         self.order = order
         self.vocab_size = vocab_size
         self.counts = counts
-        self._known: dict[Context, Tensor] = {}
+        self.vocabulary = vocabulary
+        self._distribution = lru_cache(KEPT)(self._interpolate)
 
     @classmethod
-    def learn(cls, sequences: Iterable[Sequence[int]], vocab_size: int, order: int = 4) -> "NGram":
-        """From sequences of ids without specials."""
+    def learn(
+        cls, sequences: Iterable[Sequence[int]], vocab_size: int, order: int = 4, pieces: Sequence[str] = ()
+    ) -> "NGram":
+        """From sequences of ids without specials, which number `pieces`."""
         end = vocab_size - 1
         counts: dict[Context, Counter[int]] = {}
         for sequence in sequences:
@@ -44,20 +54,15 @@ class NGram:
                     counts.setdefault(tuple(tokens[place - length : place]), Counter())[tokens[place]] += 1
         if not counts:
             raise ModelError("a language model needs text to learn from")
-        return cls(order, vocab_size, counts)
+        return cls(order, vocab_size, counts, fingerprint(pieces))
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """Of the next token, (N, V), after `tokens` (N, U), which begin with sos; blank is impossible."""
         contexts = tokens[:, max(0, tokens.shape[1] - self.order + 1) :].tolist()
         return torch.stack([self._distribution(tuple(context)) for context in contexts]).log().to(tokens.device)
 
-    def _distribution(self, context: Context) -> Tensor:
-        """(V,) P(· | context), remembered."""
-        if context not in self._known:
-            self._known[context] = self._interpolate(context)
-        return self._known[context]
-
     def _interpolate(self, context: Context) -> Tensor:
+        """(V,) P(· | context)."""
         if context:
             shorter = self._distribution(context[1:])
         else:
@@ -73,23 +78,54 @@ class NGram:
         return probability
 
     def save(self, path: Path) -> None:
-        """As JSON: order, vocabulary size, and the counts by context."""
+        """As JSON: order, vocabulary, and the counts by context."""
         counts = {" ".join(map(str, context)): dict(seen) for context, seen in self.counts.items()}
-        content = {"order": self.order, "vocab_size": self.vocab_size, "counts": counts}
+        content = {"order": self.order, "vocab_size": self.vocab_size, "vocabulary": self.vocabulary, "counts": counts}
         write_atomically(path, json.dumps(content) + "\n")
 
     @classmethod
-    def load(cls, path: Path, vocab_size: int) -> "NGram":
-        """What `save` wrote. Raises `ModelError` if it is something else, or for another vocabulary."""
+    def load(cls, path: Path, vocab_size: int, pieces: Sequence[str] | None = None) -> "NGram":
+        """What `save` wrote. Raises `ModelError` if it is something else, or for another vocabulary.
+
+        Without `pieces`, those of the tokenizer, only the size of the vocabulary can be compared.
+        """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             counts = {
                 tuple(map(int, context.split())): {int(token): int(count) for token, count in seen.items()}
                 for context, seen in content["counts"].items()
             }
-            model = cls(int(content["order"]), int(content["vocab_size"]), counts)
+            vocabulary = str(content["vocabulary"])
+            model = cls(int(content["order"]), int(content["vocab_size"]), counts, vocabulary)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} is not a language model that `seehear lm` wrote ({error})") from error
+            raise ModelError(
+                f"{path} is not a language model that `seehear lm` of this version wrote ({error})"
+            ) from error
+        if fault := model._fault():
+            raise ModelError(f"{path} is damaged: {fault}; learn it again with `seehear lm`")
         if model.vocab_size != vocab_size:
             raise ModelError(f"{path} is for {model.vocab_size} tokens, and the model has {vocab_size}")
+        if pieces is not None and vocabulary != fingerprint(pieces):
+            raise ModelError(
+                f"{path} is for another vocabulary of as many tokens: learn one for this with `seehear lm`"
+            )
         return model
+
+    def _fault(self) -> str:
+        """What makes it no language model, if anything does."""
+        if self.order < 1:
+            return f"its order is {self.order}"
+        ids = range(BLANK + 1, self.vocab_size)
+        for context, seen in self.counts.items():
+            if len(context) >= self.order:
+                return f"a context has {len(context)} tokens, and the order is {self.order}"
+            if unknown := [token for token in (*context, *seen) if token not in ids]:
+                return f"there is no token {unknown[0]} among {self.vocab_size}"
+            if not all(count > 0 for count in seen.values()):
+                return "a count is not above 0"
+        return "" if self.counts.get(()) else "it has counted nothing"
+
+
+def fingerprint(pieces: Sequence[str]) -> str:
+    """What tells a vocabulary from others."""
+    return hashlib.sha256("\n".join(pieces).encode()).hexdigest()
