@@ -71,3 +71,9 @@ def test_nothing_to_join() -> None:
 )
 def test_loops(tokens: list[int], loop: bool) -> None:
     assert repeats(tokens) is loop
+
+
+def test_words_that_are_squeezed_last_a_frame() -> None:
+    words = [PlacedWord([1], "a", 0, 10, 1.0), PlacedWord([2], "b", 2, 8, 1.0), PlacedWord([3], "c", 9, 30, 1.0)]
+    placed = in_order(words, earliest=4.0)
+    assert [(word.start, word.end) for word in placed] == [(4, 10), (10, 11), (11, 30)]

@@ -269,3 +269,44 @@ def test_a_face_that_leaves_after_speech_is_enough(tmp_path: Path) -> None:
     script = [[face] for face in talking(82)] + [[]] * 68
     (piece,), _ = pieces(path, None, ScriptedDetector(script))
     assert piece.modality is Modality.AUDIOVISUAL
+
+
+def test_a_face_that_is_new_in_a_window_is_cropped_in_its_overlap(tmp_path: Path) -> None:
+    right, left = talking(400, 260, 0.9), talking(400, 90, 0.6)
+    script = [[right[number], *([left[number]] if number >= 80 else [])] for number in range(400)]
+    path = film(tmp_path / "film.mp4", 400)
+    windows = WindowOptions(longest=6.0)
+    found, _ = pieces(path, Modality.VIDEO, ScriptedDetector(script), face="all", windows=windows)
+    new = next(piece for piece in found if len(piece.mouths) == 2)
+    assert new.window.continues
+    for mouth in new.mouths:
+        changes = np.abs(np.diff(mouth.frames.astype(int), axis=0)).max((1, 2))
+        assert changes.min() > 0, "no frame is repeated"
+
+
+def test_a_picture_that_begins_late_leaves_the_sound_before_it(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "late.mkv", duration=9, times=np.arange(5, 9, 0.04), size=(96, 96), stripe=True)
+    faces = ScriptedDetector([[face_at(48, 48, 0.3)]] * 300)
+    for modality in (None, Modality.AUDIO):
+        (piece,), _ = pieces(path, modality, faces)
+        assert piece.modality is Modality.AUDIO, "no frozen lips"
+        assert (piece.window.speech_start, piece.window.speech_end) == (25 - 3, 35 + 3)
+    assert "the picture begins at 5.0 s" in pieces(path, None, faces)[0][0].reason
+
+
+def test_a_picture_that_fails_leaves_the_sound(tmp_path: Path) -> None:
+    slides = make_media(tmp_path / "slides.mkv", duration=80, times=np.array([0.0, 70.0]), size=(96, 96), stripe=True)
+    found, warnings = pieces(slides)
+    assert [piece.modality for piece in found] == [Modality.AUDIO]
+    assert any("a hole of 70 s in the picture" in warning and "sound alone" in warning for warning in warnings)
+    with pytest.raises(MediaError, match="a hole of 70 s"):
+        pieces(slides, Modality.VIDEO)
+
+
+@pytest.mark.parametrize("first", [246, 247, 248, 249, 250])
+def test_a_short_word_is_heard_wherever_blocks_end(first: int) -> None:
+    levels = np.full(500, -80.0)
+    levels[100:140] = levels[300:340] = levels[first : first + 4] = -20
+    activity = SoundActivity()
+    active = np.concatenate([activity(levels[:250]), activity(levels[250:])])
+    assert active[first : first + 4].all()

@@ -63,7 +63,7 @@ def test_errors_and_warnings_come_back(reader: Reader, clip: Path, tmp_path: Pat
     with pytest.raises(MediaError, match=r"none\.mp4: not a media file"):
         list(reader.listen(tmp_path / "none.mp4", ListeningOptions(), print))
     scene = make_media(tmp_path / "scene.mp4", audio_codec=None)
-    with pytest.raises(FaceError, match="must be square"):
+    with pytest.raises(FaceError, match=r"scene\.mp4: a video of ready crops must be square"):
         list(reader.listen(scene, ListeningOptions(detector="cropped"), print))
     hole = make_media(tmp_path / "hole.mkv", size=(96, 96), holes=((0.4, 1.3),), stripe=True)
     warnings: list[str] = []
@@ -162,3 +162,54 @@ def test_files_go_on_after_one_that_kills(model_folder: Path, clip: Path, monkey
     assert isinstance(results[1], SeehearError)
     assert "died of SIGKILL" in str(results[1])
     assert [results[0].text, results[2].text] == [alone.text] * 2  # type: ignore[union-attr]
+
+
+def test_no_module_comes_from_the_folder_one_is_in(
+    reader: Reader, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("queue", "resource", "seehear"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(reader.listen(clip, ListeningOptions(), print))) == 4
+
+
+def test_a_folder_that_is_gone_matters_to_relative_paths_alone(
+    reader: Reader, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert len(list(reader.listen(clip, ListeningOptions(), print))) == 4
+
+
+def test_one_recording_at_a_time(reader: Reader, clip: Path) -> None:
+    events = reader.listen(clip, ListeningOptions(), print)
+    next(events)
+    with pytest.raises(RuntimeError, match="a recording is being read"):
+        next(reader.listen(clip, ListeningOptions(), print))
+    assert len(list(events)) == 3
+    assert len(list(reader.listen(clip, ListeningOptions(), print))) == 4
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("no pair")])
+def test_what_befalls_the_thread_that_takes_answers_is_no_hang(
+    reader: Reader, clip: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(pipe):
+        raise error
+
+    monkeypatch.setattr(module, "_receive", failing)
+    began = time.monotonic()
+    with pytest.raises(MediaError, match="cannot be read"):
+        list(reader.listen(clip, ListeningOptions(), print))
+    assert time.monotonic() - began < 60
+
+
+def test_answers_that_make_no_sense_cost_the_recording(
+    reader: Reader, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = module._receive
+    monkeypatch.setattr(module, "_receive", lambda pipe: ({"window": 3}, received(pipe)[1]))
+    with pytest.raises(MediaError, match="makes no sense"):
+        list(reader.listen(clip, ListeningOptions(), print))

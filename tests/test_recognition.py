@@ -139,8 +139,9 @@ def test_other_errors_are_not_taken_for_want_of_memory(recognizer: Recognizer, m
         Transcriber(recognizer.model, recognizer.tokenizer, CTC)([given(200, A)])
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_file_for_which_memory_never_suffices_costs_itself_alone(
-    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     whole = Transcriber._transcribe
 
@@ -154,7 +155,7 @@ def test_a_file_for_which_memory_never_suffices_costs_itself_alone(
     for number, frames in enumerate((20, 80, 30)):
         files.append(tmp_path / f"{number}.mp4")
         write_clip(files[-1], random_clip(frames, number))
-    results = [result for _, result in recognizer.transcribe_all(files, "v", CTC, batch_size=1)]
+    results = [result for _, result in recognizer.transcribe_all(files, "v", CTC, batch_size=batch_size)]
     assert [type(result) for result in results] == [Transcript, MediaError, Transcript]
     assert "1.mp4: the memory does not suffice" in str(results[1])
 
@@ -255,6 +256,45 @@ def test_a_window_is_parted_where_ctc_hears_a_pause(tokenizer: Tokenizer) -> Non
     assert [item.frames for item in transcriber.asked] == [300, 120, 180], "parts are not parted again"
 
 
+def test_a_window_is_not_parted_where_it_overlaps_with_another(tokenizer: Tokenizer) -> None:
+    transcriber = Scripted(lambda item: said("bin", tokenizer, frames=item.frames, pauses=(20, 150, 280)))
+    windows = (Window(500, 800, 520, 780, continues=True, goes_on=True),)
+    recognise(transcriber, tokenizer, *windows)
+    assert [item.frames for item in transcriber.asked] == [300, 150, 150]
+
+
+def told(tokenizer: Tokenizer, *parts: tuple[Window, int | None, str], by_face: bool = True) -> Transcript:
+    """The transcript of windows with a face and a text each."""
+    assembly = Assembly("x.mp4", Path("x.mp4"), tokenizer, word_times=False, by_face=by_face)
+    assembly.opened = Opened(60.0, AV, "")
+    for window, face, text in parts:
+        mouth = None if face is None else Mouth(face, np.zeros((1, 96, 96), np.uint8), 1.0, "the only face")
+        heard = said(text, tokenizer, frames=window.end - window.start)
+        assembly.add(Piece(window, AV, "", None), A if face is None else AV, mouth, heard)
+    return assembly.transcript()
+
+
+FIRST, SECOND = Window(0, 60, 0, 40, goes_on=True), Window(30, 90, 40, 90, continues=True)
+
+
+def test_each_face_is_joined_with_itself(tokenizer: Tokenizer) -> None:
+    parts = [(FIRST, face, "bin blue at f two") for face in range(9)]
+    parts += [(SECOND, face, "f two now please") for face in range(9)]
+    found = told(tokenizer, *parts)
+    for face in range(9):
+        text = " ".join(segment.text for segment in found.segments if segment.face == face)
+        assert text == "bin blue at f two now please"
+    new = told(tokenizer, (FIRST, 0, "bin blue at f two"), (SECOND, 0, "f two now"), (SECOND, 1, "red green white"))
+    assert [segment.text for segment in new.segments if segment.face == 1] == ["red green white"]
+    one = told(tokenizer, (FIRST, 0, "bin blue at f two"), (SECOND, 1, "f two now"), by_face=False)
+    assert one.text == "bin blue at f two now"
+
+
+def test_sound_in_place_of_several_faces_is_told_once(tokenizer: Tokenizer) -> None:
+    assert told(tokenizer, (FIRST, None, "bin blue"), (FIRST, None, "bin blue")).text == "bin blue"
+    assert told(tokenizer, (FIRST, None, "bin blue"), (FIRST, 1, "bin red")).text == "bin red"
+
+
 def test_overlapping_windows_say_each_word_once(tokenizer: Tokenizer) -> None:
     texts = iter(("bin blue at f two", "f two now please lay"))
     transcriber = Scripted(lambda item: said(next(texts), tokenizer, frames=item.frames))
@@ -311,6 +351,45 @@ def test_crops_as_video_with_their_text(tmp_path: Path, tokenizer: Tokenizer) ->
     assert np.abs(pictures[35][2:384:4, 2:384:4].astype(int) - other.video[15]).mean() < 12  # type: ignore[index]
     assert pictures[0][384:].max() > 200, "the text"
     assert not (tmp_path / "b-crops.mp4").exists()
+
+
+@pytest.mark.parametrize("names", [("clip.mp4", "clip-crops.mp4"), ("folder/a.mp4",)])
+def test_crops_are_written_over_nothing(tmp_path: Path, tokenizer: Tokenizer, names: tuple[str, ...]) -> None:
+    (tmp_path / "a-crops.mp4").mkdir()
+    inputs = {tmp_path / name: Path(name).stem for name in names}
+    heard, one = said("bin", tokenizer), given(30)
+    first = next(iter(inputs))
+    with CropsVideos(tmp_path, inputs) as videos:
+        videos.add(first, Piece(Window(0, 30, 0, 30), AV, "", one.audio), 0, one, heard)
+        with pytest.raises(MediaError, match=r"its crops cannot be written: .*(is to be transcribed|is a folder)"):
+            videos.close(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["a-crops.mp4"]
+
+
+def test_crops_that_are_not_complete_are_not_kept(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    one = given(30)
+    with CropsVideos(tmp_path, {Path("a.mp4"): "a"}) as videos:
+        videos.add(Path("a.mp4"), Piece(Window(0, 30, 0, 30), AV, "", one.audio), 0, one, said("bin", tokenizer))
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_listener_raises_costs_no_window(recognizer: Recognizer, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for number, path in enumerate(files):
+        write_clip(path, random_clip(20, number))
+    expected = [result.text for _, result in recognizer.transcribe_all(files, "v", CTC)]  # type: ignore[union-attr]
+    seen: list[Path] = []
+
+    def once(path: Path, *_: object) -> None:
+        seen.append(path)
+        if len(seen) == 1:
+            raise OSError("no room")
+
+    results = recognizer.transcribe_all(files, "v", CTC, on_window=once, batch_size=1)
+    with pytest.raises(OSError, match="no room"):
+        next(results)
+    assert expected == [recognizer.transcribe(path, "v", CTC).text for path in files]
 
 
 def test_a_part_of_a_window_is_that_of_both_streams() -> None:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +197,54 @@ def test_one_name_for_two_files_and_one_file_twice(recognizer: Recognizer, tmp_p
     texts = [result.text for _, result in results if isinstance(result, Transcript)]
     assert len(texts) == 3
     assert len(set(texts)) == 1
+
+
+def command(model_folder: Path, *arguments: object) -> list[str]:
+    """The command line of `seehear transcribe`, as a shell runs it."""
+    return [sys.executable, "-m", "seehear", "transcribe", *map(str, arguments), "-m", str(model_folder)]
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{name}.mp4" for name in "abc"]
+    for number, path in enumerate(paths):
+        write_clip(path, random_clip(20, number))
+    return paths
+
+
+def test_files_are_written_though_nobody_reads_what_is_printed(
+    model_folder: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    arguments = command(model_folder, *clips, "--decode", "ctc", "-f", "txt", "-o", tmp_path / "texts")
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(arguments, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["a.txt", "b.txt", "c.txt"]
+    with Path("/dev/full").open("w") as full:
+        arguments[-3] = str(tmp_path / "more")
+        run = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert "No space left" in run.stderr
+    assert len(list((tmp_path / "more").iterdir())) == 3
+
+
+def test_closed_standard_streams_are_no_obstacle(model_folder: Path, clips: list[Path], tmp_path: Path) -> None:
+    line = shlex.join(command(model_folder, *clips, "--decode", "ctc", "-f", "txt", "-o", tmp_path / "texts"))
+    subprocess.run(f"exec {line} <&- >&- 2>&-", shell=True, check=True)
+    assert len(list((tmp_path / "texts").iterdir())) == 3
+
+
+def test_ctrl_c_ends_all_with_one_line(model_folder: Path, tmp_path: Path) -> None:
+    long = make_media(tmp_path / "long.mkv", duration=120, size=(96, 96), stripe=True)
+    arguments = command(model_folder, *[long] * 40, "--decode", "ctc", "--save_crops", "-o", tmp_path / "texts")
+    program = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "texts").is_dir() or not list((tmp_path / "texts").iterdir()):
+        assert program.poll() is None
+        time.sleep(0.05)
+    program.send_signal(signal.SIGINT)
+    _, told = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert told.splitlines()[-1] == "error: interrupted"
+    assert not list((tmp_path / "texts").glob("*.tmp"))

@@ -111,3 +111,30 @@ def test_options_that_cannot_be() -> None:
         WindowOptions(longest=2.0)
     with pytest.raises(ConfigError, match="pause"):
         WindowOptions(pause=0.0)
+
+
+def test_what_a_window_has_for_itself() -> None:
+    loudness = np.ones(600)
+    loudness[[170, 330]] = 0.0
+    windows = cut(np.ones(600, bool), loudness=loudness)
+    assert [window.own for window in windows] == [
+        (before.end if before else 0, after.start if after else 600)
+        for before, after in zip([None, *windows[:-1]], [*windows[1:], None], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("silence", [0, 30, 50])
+def test_wide_margins_at_the_ends_make_no_window_too_long(silence: int) -> None:
+    (window,) = cut(speech(2 * silence + 199, (silence, silence + 199)))
+    assert window.end - window.start <= 250
+    assert (window.start, window.end) == (max(0, window.start), min(2 * silence + 199, window.end))
+    assert window.start <= max(0, silence - 25)
+    assert window.end >= min(2 * silence + 199, silence + 199 + 25)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_options_are_finite(value: float) -> None:
+    with pytest.raises(ConfigError):
+        WindowOptions(longest=value)
+    with pytest.raises(ConfigError):
+        WindowOptions(pause=value)

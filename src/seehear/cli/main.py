@@ -30,6 +30,8 @@ from seehear.cli import (
 from seehear.cli.options import without_truth
 from seehear.errors import PreemptionError, SeehearError
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell."""
 REQUEUE = 75
 """Exit status of a run that was asked to stop and can go on: the EX_TEMPFAIL of sysexits.h."""
 
@@ -79,7 +81,9 @@ def main() -> None:
     except PreemptionError as stop:
         _fail(str(stop), REQUEUE)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # what Typer makes of Ctrl-C
+        _fail("interrupted", INTERRUPTED)
     _exit(status or 0)
 
 
