@@ -1,18 +1,23 @@
 """Evaluation: every utterance once, batched as one by one, under stated conditions, written and compared."""
 
 import json
+import shutil
+import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import seehear.cli.evaluate as command
 from seehear.checkpoint import load_model
 from seehear.data.batch import evaluation_batches
 from seehear.data.corpus import Corpus
+from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingMethod, DecodingOptions
-from seehear.errors import CorpusError
+from seehear.errors import ConfigError, CorpusError
 from seehear.evaluate import Condition, Noise, Record, Report, compare, evaluate, read_records, write_report
 from seehear.metrics import count_characters, count_words
 from seehear.modality import Modality
@@ -190,3 +195,65 @@ def test_two_systems_are_compared_on_the_same_utterances_only() -> None:
         compare(first, second[:-1])
     with pytest.raises(CorpusError, match=r"references of 1 utterances differ, as of '39'"):
         compare(first, [record("39", "a b d", "a"), *second[1:]])
+
+
+# The command
+
+
+def test_results_of_two_language_models_do_not_overwrite_each_other(
+    model_folder: Path, tokenizer: Tokenizer, random_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Not even of two of the same name; their weight and their name are those of the file."""
+    home = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    files = []
+    for folder, text in (("one", "bin blue"), ("two", "set red")):
+        files.append(tmp_path / folder / "lm.json")
+        learnt = NGram.learn([tokenizer.encode(text)], tokenizer.vocab_size, pieces=tokenizer.pieces)
+        learnt.save(files[-1])
+    evaluate_command = partial(command.evaluate, random_corpus.root, str(home), modality="a", beam_size=2)
+    for file in (None, *files):
+        evaluate_command(lm=file, max_length_ratio=0.1)
+    evaluate_command(lm=files[0], lm_weight=1.0, max_length_ratio=0.1)
+    stem = "random-test-beam-beam_size=2-max_length_ratio=0.1"
+    one, two = (f"lm-{zlib.crc32(file.read_bytes()):08x}" for file in files)
+    names = {f"{stem}-a", f"{stem}-{one}=0.3-a", f"{stem}-{two}=0.3-a", f"{stem}-{one}=1-a"}
+    assert {path.stem for path in (home / "evaluation").glob("*.jsonl")} == names
+
+
+@pytest.mark.parametrize("method", [DecodingMethod.CTC, DecodingMethod.ATTENTION, DecodingMethod.CTC_BEAM])
+def test_a_language_model_that_would_not_be_asked_is_refused(
+    model_folder: Path, random_corpus: Corpus, tmp_path: Path, method: DecodingMethod
+) -> None:
+    given = partial(command.evaluate, random_corpus.root, str(model_folder), lm=tmp_path / "lm.json")
+    with pytest.raises(ConfigError, match=rf"^decoding by {method} asks no language model: beam and rescore do"):
+        given(decode=method)
+    with pytest.raises(ConfigError, match=r"^a language weight of 0 asks no language model"):
+        given(lm_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "description"),
+    [
+        (DecodingOptions(language_weight=0.0), "beam search (40 hypotheses, CTC weight 0.1, length ratio 1)"),
+        (
+            DecodingOptions(length_bonus=2.0, max_length_ratio=0.4, language_weight=0.3),
+            "beam search (40 hypotheses, CTC weight 0.1, length bonus 2, language model 0.3, length ratio 0.4)",
+        ),
+        (
+            DecodingOptions(max_length_ratio=0.0, language_weight=0.0),
+            "beam search (40 hypotheses, CTC weight 0.1, length ratio 0)",
+        ),
+        (
+            DecodingOptions(DecodingMethod.RESCORE, 4, 0.5, -1.0, language_weight=2.0),
+            "CTC prefix search, rescored (4 hypotheses, CTC weight 0.5, length bonus -1, language model 2)",
+        ),
+        (
+            DecodingOptions(DecodingMethod.ATTENTION, max_length_ratio=0.0),
+            "greedy attention (length ratio 0)",
+        ),
+        (DecodingOptions(DecodingMethod.CTC_BEAM, 7), "CTC prefix search (7 hypotheses)"),
+        (CTC, "greedy CTC"),
+    ],
+)
+def test_decoding_is_described_by_what_matters(options: DecodingOptions, description: str) -> None:
+    assert command.describe_decoding(options) == description

@@ -1,5 +1,6 @@
 """`seehear evaluate`: error rates of a model on a prepared corpus."""
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from seehear.cli import options
 from seehear.cli.options import DEFAULT_DECODING
-from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
+from seehear.decoding.options import OPTIONS_OF, DecodingMethod, DecodingOptions, DType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from seehear.modality import Modality
     from seehear.model.usr import USR
     from seehear.tokenizer import Tokenizer
+
+METHOD_NAMES = {
+    DecodingMethod.CTC: "greedy CTC",
+    DecodingMethod.ATTENTION: "greedy attention",
+    DecodingMethod.CTC_DRIVEN: "CTC-driven decoding",
+    DecodingMethod.CTC_BEAM: "CTC prefix search",
+    DecodingMethod.RESCORE: "CTC prefix search, rescored",
+    DecodingMethod.BEAM: "beam search",
+}
 
 
 def evaluate(  # long because its options are
@@ -71,18 +81,19 @@ def evaluate(  # long because its options are
 
     language_weight = lm_weight if lm else 0.0
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
+    if lm:
+        decoding.require_language_model_asked()
     condition = read_condition(noise, snr, blank_video)
     others = read_records(compare) if compare else {}
     loaded = Corpus.load(corpus)
     utterances = loaded.split(split)
     folder = find_model_folder(model)
     home = folder / "evaluation" if Path(model).is_dir() else Path()
-    path = (
-        output or home / f"{file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype)}.jsonl"
-    )
-    require_writable(path.parent)
     network, tokenizer = load_model(folder, device)
-    language_model = NGram.load(lm, tokenizer.vocab_size) if lm else None
+    language_model = NGram.load(lm, tokenizer.vocab_size, tokenizer.pieces) if lm else None
+    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype, lm)
+    path = output or home / f"{name}.jsonl"
+    require_writable(path.parent)
     report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype)
     about = {"model": model, "corpus": str(corpus), "split": split, "dtype": dtype} | (
         {"language_model": str(lm)} if lm else {}
@@ -150,10 +161,18 @@ def read_condition(noise: Path | None, snr: float | None, blank_video: bool) -> 
 
 
 def file_name(
-    corpus: str, split: str, modality: str, decoding: DecodingOptions, condition: "Condition", dtype: DType
+    corpus: str,
+    split: str,
+    modality: str,
+    decoding: DecodingOptions,
+    condition: "Condition",
+    dtype: DType,
+    lm: Path | None = None,
 ) -> str:
-    """A name that tells results of other options and under other conditions apart."""
+    """A name that tells results of other options, language models and conditions apart."""
     parts = [corpus, split, decoding.method.value, *unusual(decoding)]
+    if lm:  # by its content: names repeat
+        parts.append(f"{lm.stem}-{zlib.crc32(lm.read_bytes()):08x}={decoding.language_weight:g}")
     if modality != "a,v,av":
         parts.append(modality.replace(",", "-"))
     if str(condition) != "clean":
@@ -164,33 +183,24 @@ def file_name(
 
 
 def unusual(decoding: DecodingOptions) -> list[str]:
-    """The options that matter for the method and are not what they are by default, as `ctc_weight=0.5`."""
-    scored = ("beam_size", "ctc_weight", "length_bonus", "language_weight")
-    matter: dict[DecodingMethod, tuple[str, ...]] = {
-        DecodingMethod.ATTENTION: ("max_length_ratio",),
-        DecodingMethod.BEAM: (*scored, "max_length_ratio"),
-        DecodingMethod.RESCORE: scored,
-        DecodingMethod.CTC_BEAM: ("beam_size",),
-    }
-    values = {
-        name: (getattr(decoding, name), getattr(DEFAULT_DECODING, name)) for name in matter.get(decoding.method, ())
-    }
+    """The options that matter for the method and are not what they are by default, as `ctc_weight=0.5`; the weight of a
+    language model stands with its name."""
+    names = [name for name in OPTIONS_OF[decoding.method] if name != "language_weight"]
+    values = {name: (getattr(decoding, name), getattr(DEFAULT_DECODING, name)) for name in names}
     return [f"{name}={value:g}" for name, (value, default) in values.items() if value != default]
 
 
 def describe_decoding(decoding: DecodingOptions) -> str:
-    """The options that matter for the method."""
-    scored = f"{decoding.beam_size} hypotheses, CTC weight {decoding.ctc_weight:g}"
-    if decoding.language_weight:
-        scored += f", language model {decoding.language_weight:g}"
-    return {
-        DecodingMethod.CTC: "greedy CTC",
-        DecodingMethod.ATTENTION: "greedy attention",
-        DecodingMethod.CTC_DRIVEN: "CTC-driven decoding",
-        DecodingMethod.CTC_BEAM: f"CTC prefix search ({decoding.beam_size} hypotheses)",
-        DecodingMethod.RESCORE: f"CTC prefix search, rescored ({scored})",
-        DecodingMethod.BEAM: f"beam search ({scored})",
-    }[decoding.method]
+    """The method and the options that matter for it."""
+    values = {
+        "beam_size": f"{decoding.beam_size} hypotheses",
+        "ctc_weight": f"CTC weight {decoding.ctc_weight:g}",
+        "length_bonus": f"length bonus {decoding.length_bonus:g}" if decoding.length_bonus else "",
+        "language_weight": f"language model {decoding.language_weight:g}" if decoding.language_weight else "",
+        "max_length_ratio": f"length ratio {decoding.max_length_ratio:g}",
+    }
+    matter = ", ".join(filter(None, (values[name] for name in OPTIONS_OF[decoding.method])))
+    return METHOD_NAMES[decoding.method] + (f" ({matter})" if matter else "")
 
 
 def error_table(report: "Report") -> "Table":
