@@ -61,7 +61,7 @@ def main() -> None:
             else:
                 rows = [tokenizer.encode(text or "") for text in batch.texts]
             words = [tokenizer.words(row) for row in rows]
-            heard = time_words(model, {m: streams[m] for m in heard_by}, batch.mask, words)
+            heard = time_words(model, {m: streams[m] for m in heard_by}, batch.mask, words, modality)
             by_ctc = align(model.ctc_logits(given[0], modality).float().log_softmax(-1).detach(), batch.mask, rows)
             for clip, id in enumerate(batch.ids):
                 known, said = truth[id], words[clip]

@@ -54,12 +54,12 @@ def test_an_n_gram_is_saved_and_one_of_another_vocabulary_refused(tmp_path: Path
     learnt, file = NGram.learn(TEXTS, V, order=3), tmp_path / "lm.json"
     learnt.save(file)
     context = torch.tensor([[EOS, 1, 2], [EOS, 2, 2]])
-    assert torch.equal(NGram.load(file, V).log_probs(context), learnt.log_probs(context))
+    assert torch.equal(NGram.load(file, V, ()).log_probs(context), learnt.log_probs(context))
     with pytest.raises(ModelError, match="for 4 tokens, and the model has 5"):
-        NGram.load(file, 5)
+        NGram.load(file, 5, ())
     file.write_text("[]")
     with pytest.raises(ModelError, match="not a language model"):
-        NGram.load(file, V)
+        NGram.load(file, V, ())
     with pytest.raises(ModelError, match="needs text"):
         NGram.learn([], V)
 

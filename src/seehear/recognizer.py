@@ -332,7 +332,7 @@ def load(
     Raises `ModelError` that says what is wrong with the model.
     """
     network, tokenizer = load_model(find_model_folder(model), device)
-    asked = NGram.load(language_model, tokenizer.vocab_size) if language_model else None
+    asked = NGram.load(language_model, tokenizer.vocab_size, tokenizer.pieces) if language_model else None
     return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
 
 

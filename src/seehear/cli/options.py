@@ -56,7 +56,7 @@ LanguageModelOption = Annotated[
     Path | None, typer.Option("--lm", help="A language model that `seehear lm` made, for beam and rescore.")
 ]
 LanguageWeightOption = Annotated[float, typer.Option("--lm_weight", min=0.0, help="Its share, beside the others.")]
-DEFAULT_LANGUAGE_WEIGHT = 0.3
+DEFAULT_LANGUAGE_WEIGHT = DEFAULT_DECODING.language_weight
 
 
 WHISPER_FLAGS = ("--word_timestamps", "--word-timestamps", "--highlight_words", "--highlight-words")

@@ -96,6 +96,8 @@ def transcribe(
     word_timestamps = word_timestamps or cut != SubtitleOptions()  # which need them
     language_weight = lm_weight if lm else 0.0
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
+    if lm:
+        decoding.require_language_model_asked()
     windows = WindowOptions(longest, pause, whole=whole)
     if folder:
         require_writable(folder)

@@ -84,11 +84,8 @@ class NGram:
         write_atomically(path, json.dumps(content) + "\n")
 
     @classmethod
-    def load(cls, path: Path, vocab_size: int, pieces: Sequence[str] | None = None) -> "NGram":
-        """What `save` wrote. Raises `ModelError` if it is something else, or for another vocabulary.
-
-        Without `pieces`, those of the tokenizer, only the size of the vocabulary can be compared.
-        """
+    def load(cls, path: Path, vocab_size: int, pieces: Sequence[str]) -> "NGram":
+        """What `save` wrote. Raises `ModelError` if it is something else, or for another vocabulary than `pieces`."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             counts = {
@@ -105,7 +102,7 @@ class NGram:
             raise ModelError(f"{path} is damaged: {fault}; learn it again with `seehear lm`")
         if model.vocab_size != vocab_size:
             raise ModelError(f"{path} is for {model.vocab_size} tokens, and the model has {vocab_size}")
-        if pieces is not None and vocabulary != fingerprint(pieces):
+        if vocabulary != fingerprint(pieces):
             raise ModelError(
                 f"{path} is for another vocabulary of as many tokens: learn one for this with `seehear lm`"
             )
