@@ -78,7 +78,8 @@ class Recognizer:
         `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
         """
-        memory.bound()
+        if next(model.parameters()).device.type == "cpu":
+            memory.bound()
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
