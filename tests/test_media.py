@@ -1,15 +1,14 @@
 """Any media file on one clock: real files with every oddity, a flash and a beep that must stay together."""
 
-from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from media_files import FLASH_END, FLASH_START, beep_seconds, flash_seconds, make_media, rotate_header
-from seehear.data.media import _timed, iter_audio, iter_frames, probe, read_audio
+from seehear.data.media import iter_audio, iter_frames, probe, read_audio
+from seehear.data.timestamps import timed
 from seehear.errors import MediaError
 
 HALF_FRAME = 0.5 / 25
@@ -316,13 +315,37 @@ def test_files_put_one_behind_the_other_go_on(tmp_path: Path) -> None:
     ]
 
 
-def test_a_few_frames_whose_timestamps_lie_behind_are_left_out() -> None:
-    stamps = [*range(40), 2, 3, *range(42, 60), None, *range(61, 70)]
-    frames = [SimpleNamespace(pts=stamp, time_base=Fraction(1, 25)) for stamp in stamps]
-    warnings: list[str] = []
-    times = [time for time, _ in _timed(iter(frames), lambda _: 0.04, Path("x"), "picture", warnings.append)]
-    assert times == pytest.approx([number / 25 for number in (*range(40), *range(42, 70))])
-    assert warnings == []
+@pytest.mark.parametrize("sound", [2.3, 2.5])
+def test_parts_whose_sound_is_shorter_or_longer_do_not_drift(tmp_path: Path, sound: float) -> None:
+    part = make_media(tmp_path / "part.ts", audio_codec="mp2", rate=48_000, audio_end=sound)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 12)
+    start = probe(joined).start
+    white = np.array([frame.mean() > 128 for frame in iter_frames(joined, start=start)])
+    flashes = (np.flatnonzero(np.diff(white.astype(int)) > 0) + 1) / 25
+    loud = np.abs(np.concatenate(list(iter_audio(joined, start=start)))) > 0.2
+    heard = np.convolve(loud, np.ones(1600), "full")[: len(loud)] > 0
+    beeps = np.flatnonzero(np.diff(heard.astype(int)) > 0) / 16_000
+    assert len(flashes) == len(beeps) == 12
+    assert np.abs(flashes - beeps).max() < 0.06
+
+
+def placed(stamps: list[int | None]) -> tuple[list[float], list[str]]:
+    """When frames with these stamps, 25 a second, are shown, and what is said of them."""
+    notes: list[str] = []
+    seconds = [None if stamp is None else stamp / 25 for stamp in stamps]
+    times = [time for time, _ in timed(iter(seconds), lambda found: found, lambda _: 0.04, lambda: 0.0, notes.append)]
+    return [round(25 * time) for time in times], notes
+
+
+def test_single_frames_whose_timestamps_are_wrong_are_left_out() -> None:
+    assert placed([*range(40), 2, 3, *range(42, 60), None, *range(61, 70)]) == ([*range(40), *range(42, 70)], [])
+    assert placed([*range(40), 600, *range(41, 70)]) == ([*range(40), *range(41, 70)], [])
+    assert placed([*range(40), *range(600, 640)]) == ([*range(40), *range(600, 640)], []), "a hole"
+    assert placed([0, 50, 100, 150]) == ([0, 50, 100, 150], []), "slides"
+    times, (note,) = placed([*range(40), *range(8)])
+    assert times == [*range(40)]
+    assert "the last 8 frames lie behind" in note
 
 
 @pytest.mark.parametrize("rates", [(48_000, 24_000), (24_000, 48_000), (22_050, 44_100)])

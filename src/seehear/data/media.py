@@ -18,10 +18,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.format import Flags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
 from seehear.data.samples import Resampler, mono
+from seehear.data.timestamps import NOTICED_GAP, Restarts, timed
 from seehear.errors import MediaError
 from seehear.modality import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -31,12 +33,10 @@ MAX_SECONDS = 12 * 3600.0
 """Longest recording."""
 MAX_SAMPLE_RATE = 384_000
 MAX_CHANNELS = 64
-STRAYS = 10
-"""Frames in a row whose timestamps lie behind from which on these count as begun anew, and not as damage."""
 MAX_GAP = 60.0
 """Longest hole in the timestamps that is filled, in seconds; beyond, the file counts as damaged."""
-NOTICED_GAP = 0.5
-"""Holes from this length on are warned of, in seconds."""
+MAX_DELAY = 600.0
+"""Longest time by which the picture may begin after the sound, in seconds."""
 AUDIO_JITTER = 0.04
 """Timestamps of sound may be off by this much before it is taken for a hole or an overlap, in seconds."""
 FORMATS = (
@@ -66,9 +66,10 @@ class MediaInfo:
     sample_rate: int | None
     channels: int | None
     start: float
-    """When the earlier of picture and sound begins, in seconds of the file's timestamps: where players start."""
+    """When the earlier of picture and sound begins, in seconds of the file's timestamps: where players start; less than
+    a frame earlier where the picture begins later."""
     picture_delay: float
-    """Seconds from then until the first picture."""
+    """Seconds from then until the first picture, in whole frames."""
 
 
 def probe(path: Path) -> MediaInfo:
@@ -84,13 +85,14 @@ def probe(path: Path) -> MediaInfo:
                 video = None
             else:
                 height, width = _upright(frame, video, path).shape[:2]
-                seen_from = _seconds(frame, default=0.0)
+                seen_from = _seconds(frame) or 0.0
         if video is None and audio is None:
             raise MediaError(f"{path}: no video and no sound can be read from it")
-        starts = [start for start in (seen_from, heard_from) if start is not None]
-        start = min(starts, default=0.0)
-        if seen_from is not None and seen_from - start > MAX_GAP:
-            start = seen_from  # clocks that have nothing to do with each other
+        delay = (
+            0 if seen_from is None or heard_from is None else math.ceil((seen_from - heard_from) * FRAME_RATE - 0.01)
+        )
+        picture_delay = max(0, delay) / FRAME_RATE  # whole frames: each picture stays the nearest to its time
+        start = (heard_from or 0.0) if seen_from is None else seen_from - picture_delay
         return MediaInfo(
             path=Path(path),
             duration=container.duration / 1_000_000 if container.duration else 0.0,
@@ -102,7 +104,7 @@ def probe(path: Path) -> MediaInfo:
             sample_rate=audio.codec_context.sample_rate if audio is not None else None,
             channels=audio.codec_context.channels if audio is not None else None,
             start=start,
-            picture_delay=0.0 if seen_from is None else seen_from - start,
+            picture_delay=picture_delay,
         )
 
 
@@ -122,12 +124,11 @@ def iter_frames(
         shown: tuple[float, Any] | None = None
         interval = 1.0 / FRAME_RATE
         step = min(1.0 / float(stream.average_rate), NOTICED_GAP) if stream.average_rate else interval
-        decoded = _decoded(container, stream, path, on_warning)
-        for stamp, frame in _timed(decoded, lambda _: step, path, "picture", on_warning):
+        for stamp, frame in _timed(container, stream, lambda _: step, path, "picture", on_warning):
             start = stamp if start is None else start
             time = stamp - start
             if shown is None:
-                _note_gap(path, "picture", 0.0, time, on_warning)
+                _check_delay(path, time, on_warning)
                 shown = (0.0, frame) if time > 0 else (time, frame)
             if time > shown[0]:
                 gap = time - shown[0]
@@ -231,12 +232,23 @@ def _audio_stream(container: Any) -> Any | None:
     return None
 
 
-def _decoded(container: Any, stream: Any, path: Path, on_warning: Warn | None) -> Iterator[Any]:
-    """Frames of a stream in the order of display; damaged packets are passed over with a warning."""
+def _decoded(
+    container: Any, stream: Any, path: Path, on_warning: Warn | None, restarts: Restarts | None = None
+) -> Iterator[Any]:
+    """Frames of a stream in the order of display; damaged packets are passed over with a warning. `restarts` is shown
+    the packets of sound and picture, in formats whose timestamps may begin anew."""
     stream.thread_type = "AUTO"
     damaged = 0
+    shown = [stream]
+    if restarts is not None and Flags(container.format.flags) & Flags.ts_discont:
+        shown = [other for other in (_video_stream(container), _audio_stream(container)) if other is not None]
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux(shown):
+            if restarts is not None and packet.dts is not None:
+                seconds = float(packet.dts * packet.time_base), float((packet.duration or 0) * packet.time_base)
+                restarts.see(packet.stream.index, *seconds)
+            if packet.stream.index != stream.index:
+                continue
             try:
                 yield from packet.decode()
             except av.FFmpegError:
@@ -250,31 +262,19 @@ def _decoded(container: Any, stream: Any, path: Path, on_warning: Warn | None) -
 
 
 def _timed(
-    frames: Iterator[Any], length: Callable[[Any], float], path: Path, what: str, on_warning: Warn | None
+    container: Any, stream: Any, length: Callable[[Any], float], path: Path, what: str, on_warning: Warn | None
 ) -> Iterator[tuple[float, Any]]:
-    """(seconds of the file's clock, frame); a frame without a timestamp follows the one before, which lasts `length`.
+    """(seconds of the file's clock, frame) of a stream, see `timed`."""
+    restarts = Restarts()
+    frames = _decoded(container, stream, path, on_warning, restarts)
 
-    Sound and picture that begin anew are each put behind what was there, so they may part by a frame. A few frames that
-    lie behind are left out.
-    """
-    shift, last, following = 0.0, -math.inf, 0.0
-    behind: list[tuple[float, Any]] = []
-    for frame in frames:
-        time = _seconds(frame, default=following - shift) + shift
-        if time < last - NOTICED_GAP:
-            behind.append((time, frame))
-            if len(behind) < STRAYS:
-                continue
-            back = following - behind[0][0]
-            _warn(on_warning, f"{path}: the timestamps of the {what} begin anew at {last:.1f} s: they go on from there")
-            shift += back
-            behind = [(earlier + back, held) for earlier, held in behind]
-        else:
-            behind = [(time, frame)]
-        for last, held in behind:
-            yield last, held
-            following = last + length(held)
-        behind = []
+    def shift() -> float:
+        return restarts.shift(stream.index) if Flags(container.format.flags) & Flags.ts_discont else 0.0
+
+    def note(text: str) -> None:
+        _warn(on_warning, f"{path}: the timestamps of the {what} {text}")
+
+    return timed(frames, _seconds, length, shift, note)
 
 
 def _upright(frame: Any, stream: Any, path: Path) -> NDArray[np.uint8]:
@@ -295,7 +295,7 @@ def _start(path: Path, find: Callable[[Any], Any | None]) -> float | None:
     with _open(path) as container:
         stream = find(container)
         frame = next(_decoded(container, stream, path, None), None) if stream is not None else None
-        return float(frame.pts * frame.time_base) if frame is not None and frame.pts is not None else None
+        return _seconds(frame) if frame is not None else None
 
 
 def _placed_sound(
@@ -307,8 +307,7 @@ def _placed_sound(
     position = 0.0  # seconds since the first sample
     first: float | None = None
     early = given = 0  # samples at 16 kHz: before `start`, and given out or cut since the first
-    decoded = _decoded(container, stream, path, on_warning)
-    for time, frame in _timed(decoded, lambda sound: sound.samples / sound.sample_rate, path, "sound", on_warning):
+    for time, frame in _timed(container, stream, _duration, path, "sound", on_warning):
         samples, rate = mono(frame), frame.sample_rate
         if not 0 < rate <= MAX_SAMPLE_RATE:
             raise MediaError(f"{path}: sound of {rate} samples a second is refused")
@@ -342,8 +341,22 @@ def _placed_sound(
     _note_early_end(container, path, "sound", position + first, on_warning)
 
 
-def _seconds(frame: Any, default: float) -> float:
-    return float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else default
+def _seconds(frame: Any) -> float | None:
+    """The timestamp of a frame."""
+    return float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
+
+
+def _duration(sound: Any) -> float:
+    """Seconds of a frame of sound."""
+    return float(sound.samples / sound.sample_rate) if sound.sample_rate else 0.0
+
+
+def _check_delay(path: Path, delay: float, on_warning: Warn | None) -> None:
+    """Warn of a picture that begins late; refuse one so late that the clocks have nothing to do with each other."""
+    if delay > MAX_DELAY:
+        raise MediaError(f"{path}: the picture begins {delay:.0f} s after the sound; the file is damaged")
+    if delay > NOTICED_GAP:
+        _warn(on_warning, f"{path}: the picture begins at {delay:.1f} s")
 
 
 def _note_gap(path: Path, what: str, at: float, gap: float, on_warning: Warn | None) -> None:
