@@ -53,6 +53,7 @@ def clip(tmp_path: Path) -> Path:
         ("--highlight-words True a.mp4", "--highlight-words a.mp4"),
         ("a.mp4 --word_timestamps False --highlight_words False b.mp4", "a.mp4 b.mp4"),
         ("--word_timestamps True True", "--word_timestamps True"),
+        ("--word_timestamps=True --highlight_words=False a.mp4", "--word_timestamps a.mp4"),
         ("--word_timestamps True.mp4 False", "--word_timestamps True.mp4 False"),
     ],
 )

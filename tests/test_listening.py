@@ -310,3 +310,27 @@ def test_a_short_word_is_heard_wherever_blocks_end(first: int) -> None:
     activity = SoundActivity()
     active = np.concatenate([activity(levels[:250]), activity(levels[250:])])
     assert active[first : first + 4].all()
+
+
+def test_clicks_where_blocks_begin_are_no_speech() -> None:
+    levels = np.full(500, -80.0)
+    levels[100:140] = levels[300:340] = levels[250] = -20
+    activity = SoundActivity()
+    active = np.concatenate([activity(levels[:250]), activity(levels[250:])])
+    assert not active[240:270].any()
+    assert not len(activity(np.zeros(0)))
+
+
+def test_in_one_piece_the_first_picture_stands_until_it_is_due(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "late.mkv", duration=4, times=np.arange(1.6, 3.99, 0.04), size=(96, 96), stripe=True)
+    (piece,), _ = pieces(
+        path, None, ScriptedDetector([[face_at(48, 48, 0.3)]] * 200), windows=WindowOptions(whole=True)
+    )
+    assert piece.modality is Modality.AUDIOVISUAL
+    assert len(piece.mouths[0].frames) == 100
+
+
+def test_a_face_that_never_appears_is_an_error_with_sound_too(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 75, babble(3.0))
+    with pytest.raises(FaceError, match=r"film\.mp4: face 3 does not stay in the picture; faces are counted from 0"):
+        pieces(path, None, ScriptedDetector([[face] for face in talking(75)]), face=3)

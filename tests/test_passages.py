@@ -82,8 +82,16 @@ def test_batches_keep_to_the_budget_by_the_length_of_passages(seed: int) -> None
         assert len(batch) * max(passages.length(*clip) for clip in batch) <= 200
 
 
-def test_without_passages_nothing_changes() -> None:
+def test_without_passages_the_batches_are_what_they_have_always_been() -> None:
     passages = Passages(UTTERANCES, AugmentConfig(), max_frames=100)
     frames = [utterance.frames for utterance in UTTERANCES]
-    plain, asked = (FrameBatchSampler(frames, 200, 0, length=length) for length in (None, passages.length))
-    assert plain.epoch(3) == asked.epoch(3)
+    batches = FrameBatchSampler(frames, 60, 7, group=2, length=passages.length).epoch(3)
+    assert [[position for position, _ in batch] for batch in batches] == [
+        [3, 5],
+        [7, 6],
+        [2, 0],
+        [1, 4],
+        [8, 9],
+        [8, 9],
+    ]
+    assert batches == FrameBatchSampler(frames, 60, 7, group=2).epoch(3)

@@ -139,6 +139,24 @@ def test_other_errors_are_not_taken_for_want_of_memory(recognizer: Recognizer, m
         Transcriber(recognizer.model, recognizer.tokenizer, CTC)([given(200, A)])
 
 
+def test_an_error_of_a_batch_is_not_hidden(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Transcriber._transcribe
+
+    def broken(self: Transcriber, batch: list[Input], modality: Modality) -> list[Heard]:
+        if len(batch) > 1:
+            raise RuntimeError("shapes differ")
+        return whole(self, batch, modality)
+
+    monkeypatch.setattr(Transcriber, "_transcribe", broken)
+    files = [tmp_path / f"{number}.mp4" for number in range(2)]
+    for path in files:
+        write_clip(path, random_clip(20))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(recognizer.transcribe_all(files, "v", CTC))
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_file_for_which_memory_never_suffices_costs_itself_alone(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
@@ -290,7 +308,17 @@ def test_each_face_is_joined_with_itself(tokenizer: Tokenizer) -> None:
     assert one.text == "bin blue at f two now"
 
 
+def test_sound_alone_is_joined_with_any_face(tokenizer: Tokenizer) -> None:
+    for faces in ((0, None), (None, 0), (None, None)):
+        found = told(tokenizer, (FIRST, faces[0], "bin blue at f two"), (SECOND, faces[1], "f two now please"))
+        assert found.text == "bin blue at f two now please", faces
+
+
 def test_sound_in_place_of_several_faces_is_told_once(tokenizer: Tokenizer) -> None:
+    halves = [(Window(start, start + 60, start, start + 40), text) for start, text in ((0, "bin"), (60, "blue"))]
+    assert told(tokenizer, *[(window, None, text) for _ in range(2) for window, text in halves]).text == "bin blue"
+    parted = [(Window(0, 50, 0, 40), 1, "bin"), (Window(50, 120, 50, 110), 1, "blue")]
+    assert told(tokenizer, *parted, *[(window, None, text) for window, text in halves]).text == "bin blue"
     assert told(tokenizer, (FIRST, None, "bin blue"), (FIRST, None, "bin blue")).text == "bin blue"
     assert told(tokenizer, (FIRST, None, "bin blue"), (FIRST, 1, "bin red")).text == "bin red"
 

@@ -230,10 +230,22 @@ def test_files_are_written_though_nobody_reads_what_is_printed(
     assert len(list((tmp_path / "more").iterdir())) == 3
 
 
-def test_closed_standard_streams_are_no_obstacle(model_folder: Path, clips: list[Path], tmp_path: Path) -> None:
+def test_closed_standard_streams_are_no_obstacle(model_folder: Path, shared: Path, tmp_path: Path) -> None:
+    clips = [shared / "data" / "grid-s1" / "clips" / f"{id}.mp4" for id in ("bbaf3s", "bbaf4p")]
     line = shlex.join(command(model_folder, *clips, "--decode", "ctc", "-f", "txt", "-o", tmp_path / "texts"))
-    subprocess.run(f"exec {line} <&- >&- 2>&-", shell=True, check=True)
-    assert len(list((tmp_path / "texts").iterdir())) == 3
+    face_model = {"SEEHEAR_FACE_MODEL": str(shared / "models" / "face_landmarker.task")}
+    subprocess.run(f"exec {line} <&- >&- 2>&-", shell=True, check=True, env={**os.environ, **face_model})
+    assert len(list((tmp_path / "texts").iterdir())) == 2
+
+
+def test_the_text_is_printed_though_nobody_reads_what_goes_beside_it(model_folder: Path, clips: list[Path]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    arguments = command(model_folder, *clips, "--decode", "ctc")
+    run = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=write, text=True, check=False)
+    os.close(write)
+    assert run.returncode == 0
+    assert len(run.stdout.splitlines()) == 3
 
 
 def test_ctrl_c_ends_all_with_one_line(model_folder: Path, tmp_path: Path) -> None:

@@ -138,3 +138,20 @@ def test_options_are_finite(value: float) -> None:
         WindowOptions(longest=value)
     with pytest.raises(ConfigError):
         WindowOptions(pause=value)
+
+
+@pytest.mark.parametrize(("margin", "overlap", "longest"), [(0.2, 1.6, 24.0), (0.5, 2.4, 6.0), (0.1, 1.6, 3.5)])
+def test_overlaps_are_as_wide_as_asked_for(margin: float, overlap: float, longest: float) -> None:
+    options = WindowOptions(longest=longest, margin=margin, overlap=overlap)
+    windows = cut(np.ones(3000, bool), options, loudness=np.random.default_rng(0).random(3000))
+    for before, after in itertools.pairwise(windows[:-1]):
+        assert before.end - after.start == 2 * round(overlap * 25 / 2)
+        assert (before.own[1], after.own[0]) == (after.start, before.end)
+        assert before.end - before.start <= longest * 25
+
+
+def test_tight_windows_keep_their_overlaps() -> None:
+    tight = Window(0, 420, 25, 400, goes_on=True).without_margins(5)
+    assert (tight, tight.own) == (Window(20, 420, 25, 400, goes_on=True), (20, 380))
+    tight = Window(380, 420, 400, 410, continues=True).without_margins(5)
+    assert (tight, tight.own) == (Window(380, 415, 400, 410, continues=True), (420, 415))

@@ -323,7 +323,7 @@ def load(
     device: str = "cpu",
     *,
     face_model: Path | None = None,
-    language_model: Path | None = None,
+    language_model: str | Path | None = None,
     dtype: DType = "float32",
     isolated: bool = True,
 ) -> Recognizer:
@@ -333,7 +333,7 @@ def load(
     Raises `ModelError` that says what is wrong with the model.
     """
     network, tokenizer = load_model(find_model_folder(model), device)
-    asked = NGram.load(language_model, tokenizer.vocab_size, tokenizer.pieces) if language_model else None
+    asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces) if language_model else None
     return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
 
 

@@ -67,7 +67,10 @@ def without_truth(arguments: list[str]) -> list[str]:
     """The command line with the flag alone for `--word_timestamps True`, and without it for `False`."""
     plain: list[str] = []
     for before, argument in itertools.pairwise(["", *arguments]):
-        if before not in WHISPER_FLAGS or argument not in ("True", "False"):
+        name, _, truth = argument.partition("=")
+        if name in WHISPER_FLAGS and truth in ("True", "False"):
+            plain += [name] if truth == "True" else []
+        elif before not in WHISPER_FLAGS or argument not in ("True", "False"):
             plain.append(argument)
         elif argument == "False":
             plain.pop()

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -82,10 +83,10 @@ def transcribe(
     formats = options.parse_formats(output_format or "all")
     whose = options.parse_face(face)
     folder = output_dir or (Path() if output_format or save_crops else None)
+    texts = folder if output_dir or output_format else None
     options.use_threads(threads)
 
     from seehear.cli.progress import RecordingProgress
-    from seehear.errors import SeehearError
     from seehear.files import require_writable
     from seehear.listening.options import WindowOptions
     from seehear.recognizer import load
@@ -124,34 +125,48 @@ def transcribe(
             on_window=crops.add if save_crops else None,
         )
         for (path, result), name in zip(results, names, strict=True):
-            steps: list[Callable[[], object]] = [partial(crops.close, path)]
-            if not isinstance(result, Transcript):
-                steps.insert(0, partial(_raise, result))
-            else:
-                steps.insert(0, partial(_tell, path, result, len(files) > 1))
-                if folder and (output_dir or output_format):  # first: nobody may be listening
-                    steps.insert(0, partial(write_transcript, result, folder, name, formats, cut))
             with progress.paused():
-                for step in steps:
-                    try:
-                        step()
-                    except BrokenPipeError:  # nobody reads what is printed any more
-                        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                        if not folder:
-                            raise typer.Exit(1) from None
-                    except (SeehearError, OSError) as error:
-                        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-                        failed = True
+                if isinstance(result, Transcript):
+                    if texts:  # first: nobody may be reading what is printed
+                        failed |= not _done(partial(write_transcript, result, texts, name, formats, cut))
+                    failed |= not _done(partial(_tell, path, result, named=len(files) > 1, needed=texts is None))
+                else:
+                    failed |= not _done(partial(_raise, result))
+                failed |= not _done(partial(crops.close, path))
     if failed:
         raise typer.Exit(1)
+
+
+def _done(step: Callable[[], object]) -> bool:
+    """Whether a step succeeds; if not, why is printed."""
+    from seehear.errors import SeehearError
+
+    try:
+        step()
+    except (SeehearError, OSError) as error:
+        _print_beside(f"error: {' '.join(str(error).split())}")
+        return False
+    return True
 
 
 def _raise(error: Exception) -> None:
     raise error
 
 
-def _tell(path: Path, transcript: "Transcript", named: bool) -> None:
-    """Print the text, and what there is to say about it."""
+def _print_beside(text: str) -> None:
+    """On standard error, if anybody reads it."""
+    with suppress(BrokenPipeError):
+        typer.echo(text, err=True)
+
+
+def _tell(path: Path, transcript: "Transcript", *, named: bool, needed: bool) -> None:
+    """Print the text, and what there is to say about it. Where nobody reads it any more, all ends if it is `needed`."""
     for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
-        typer.echo(f"{path}: {note}", err=True)
-    typer.echo(f"{path}: {transcript.text}" if named else transcript.text)
+        _print_beside(f"{path}: {note}")
+    try:
+        typer.echo(f"{path}: {transcript.text}" if named else transcript.text)
+    except BrokenPipeError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if needed:
+            raise typer.Exit(1) from None

@@ -35,8 +35,8 @@ class Passages:
 
     def draw(self, position: int, seed: int) -> Passage:
         """The passage that begins with the clip at `position`, or that clip alone; the same for the same `seed`."""
-        rng = np.random.default_rng([seed, 1])
-        if rng.random() >= self.probability:
+        rng = np.random.default_rng([seed, 1]) if self.probability else None
+        if rng is None or rng.random() >= self.probability:
             return Passage((position,), (0, 0))
         room = max(0, self.max_frames - self.frames[position])
         before, after = (min(int(pause), room // 2) for pause in rng.integers(self.longest_pause + 1, size=2))
@@ -44,7 +44,8 @@ class Passages:
         positions, pauses = [position], [before]
         candidates = self._of_speaker[self.speakers[position]]
         while rng.random() < self.probability:
-            other, pause = int(rng.choice(candidates)), int(rng.integers(self.longest_pause + 1))
+            other = candidates[int(rng.integers(len(candidates)))]
+            pause = int(rng.integers(self.longest_pause + 1))
             room -= pause + self.frames[other]
             if room < 0:
                 break

@@ -65,15 +65,17 @@ class SoundActivity:
             return np.zeros(len(levels), bool)
         noise, speech = np.percentile(audible, (NOISE, SPEECH))
         threshold = noise + ABOVE_NOISE * (speech - noise) if speech - noise > STEADY else QUIETEST
-        return widen(_runs(levels > threshold, SHORTEST), AROUND)
+        before = max(0, len(self._levels) - len(levels) - SHORTEST)  # a few frames with which the first may belong
+        loud = _runs(self._levels[before:] > threshold, SHORTEST)
+        return widen(loud[len(loud) - len(levels) :], AROUND)
 
 
 def _runs(active: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:
-    """The frames of `active` (T,) that belong to at least so many in a row, or may do so beyond the ends."""
+    """The frames of `active` (T,) that belong to at least so many in a row, or may do so beyond the end."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]])))
     runs = np.zeros_like(active)
     for start, end in edges.reshape(-1, 2):
-        runs[start:end] = end - start >= shortest or start == 0 or end == len(active)
+        runs[start:end] = end - start >= shortest or end == len(active)
     return runs
 
 

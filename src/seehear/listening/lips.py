@@ -72,7 +72,7 @@ class FollowedFaces:
     def __init__(self, info: MediaInfo, detector: FaceDetector, options: ListeningOptions, on_warning: Warn) -> None:
         self._ahead = _with_last(iter_frames(info.path, start=info.start, on_warning=on_warning))
         self._behind = iter_frames(info.path, start=info.start)
-        self._begins = round(info.picture_delay * FRAME_RATE)  # until then the first picture stands
+        self._begins = _begins(info, options)
         self._detector = detector
         self._choice = options.face
         self._overlap = round(options.windows.overlap * FRAME_RATE)
@@ -116,8 +116,7 @@ class FollowedFaces:
 
     def mouths(self, start: int, end: int) -> list[Mouth]:
         """See `Lips`."""
-        if start < self._begins - MAX_GAP:
-            raise FaceError(f"the picture begins at {self._begins / FRAME_RATE:.1f} s")
+        _require_begun(start, self._begins)
         parts = [track.between(start, end) for track in self._tracker.tracks]
         seen = [part for part in parts if part.frames]
         chosen = self._choose(followed_tracks(seen, end - start, self._max_gap))
@@ -184,6 +183,17 @@ class FollowedFaces:
         del self._looked[: max(0, bisect_left(self._looked, before) - 1)]
 
 
+def _begins(info: MediaInfo, options: ListeningOptions) -> int:
+    """The frame with which the picture begins; until then the first one stands. In one piece, that has to do."""
+    return 0 if options.windows.whole else round(info.picture_delay * FRAME_RATE)
+
+
+def _require_begun(start: int, begins: int) -> None:
+    """Raise `FaceError` if a window starts so long before the picture that lips would stand still in it."""
+    if start < begins - MAX_GAP:
+        raise FaceError(f"the picture begins at {begins / FRAME_RATE:.1f} s")
+
+
 def _motion(track: Track, frame: int) -> float:
     """How far the lips of a face moved up to this frame, one of those it was seen in."""
     position = bisect_left(track.frames, frame)
@@ -215,8 +225,9 @@ def _with_last(frames: Iterator[Picture]) -> Iterator[tuple[Picture, bool]]:
 class ReadyCrops:
     """A video that shows nothing but a mouth."""
 
-    def __init__(self, info: MediaInfo, on_warning: Warn) -> None:
+    def __init__(self, info: MediaInfo, options: ListeningOptions, on_warning: Warn) -> None:
         self._path = info.path
+        self._begins = _begins(info, options)
         self._frames = iter_frames(info.path, start=info.start, on_warning=on_warning)
         self._crops = np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
         self._origin = 0
@@ -249,6 +260,7 @@ class ReadyCrops:
 
     def mouths(self, start: int, end: int) -> list[Mouth]:
         """See `Lips`."""
+        _require_begun(start, self._begins)
         crops = self._crops[start - self._origin : end - self._origin]
         if end - start - len(crops) > MAX_GAP or not len(crops):
             raise FaceError("the video has ended")

@@ -110,7 +110,7 @@ class Reader:
         with suppress(OSError):  # if it is dead, that shows when it is to answer
             process.stdin.write(json.dumps(request, default=str).encode() + b"\n")
             process.stdin.flush()
-        messages: queue.Queue[Message | None] = queue.Queue(AHEAD)
+        messages: _Answers = queue.Queue(AHEAD)
         stop = threading.Event()
         threading.Thread(target=_fetch, args=(process.stdout, messages, stop), daemon=True).start()
         finished = False
@@ -122,6 +122,8 @@ class Reader:
                     raise _DiedError(f"for {PATIENCE:.0f} s the process that reads it did nothing") from None
                 if message is None:
                     raise _DiedError(_how(process))
+                if isinstance(message, Exception):
+                    raise _DiedError(f"what was read cannot be taken ({type(message).__name__})")
                 if "error" in message[0]:
                     finished = True
                     raise _error(message[0])
@@ -133,6 +135,9 @@ class Reader:
             stop.set()
             if not finished:
                 self.close()
+
+
+_Answers = queue.Queue[Message | Exception | None]
 
 
 class _DiedError(Exception):
@@ -150,19 +155,21 @@ def _start(memory: int) -> "subprocess.Popen[bytes]":
     )
 
 
-def _fetch(pipe: IO[bytes], messages: "queue.Queue[Message | None]", stop: threading.Event) -> None:
-    """Take messages from the process until the last about a recording; None if it has died."""
-    message: Message | None
+def _fetch(pipe: IO[bytes], messages: "_Answers", stop: threading.Event) -> None:
+    """Take messages from the process until the last about a recording; None if it has died, or what befell this."""
+    message: Message | Exception | None
     while True:
         try:
             message = _receive(pipe)
-        except Exception:  # whatever it is, the program must not wait for a thread that has died
+        except (OSError, ValueError, EOFError, KeyError):
             message = None
+        except Exception as error:  # whatever it is, the program must not wait for a thread that has died
+            message = error
         while not stop.is_set():
             with suppress(queue.Full):
                 messages.put(message, timeout=0.2)
                 break
-        if stop.is_set() or message is None or "error" in message[0] or "done" in message[0]:
+        if stop.is_set() or not isinstance(message, tuple) or "error" in message[0] or "done" in message[0]:
             return
 
 

@@ -154,6 +154,7 @@ class _Listener:
         self.moving = np.zeros(0, bool)  # of the frames from `windower.known` on
         self.activity = np.zeros((0, 2), bool)  # heard, moving: of the frames from `windower.needed` on
         self.no_face: FaceError | None = None
+        self.followed = False
 
     def _open_sound(self) -> _Sound | None:
         try:
@@ -169,7 +170,7 @@ class _Listener:
         if name == "auto" and detector is None:
             name = "cropped" if (self.info.width, self.info.height) == (CROP_SIZE, CROP_SIZE) else "mediapipe"
         if name == "cropped":
-            return ReadyCrops(self.info, self.warn)
+            return ReadyCrops(self.info, self.options, self.warn)
         finder = detector or mediapipe_detector(self.options.face_model)
         return FollowedFaces(self.info, finder, self.options, self.warn)
 
@@ -188,6 +189,9 @@ class _Listener:
                     yield piece
             self._forget()
             yield Read(self.windower.known)
+        number = self.options.face
+        if isinstance(number, int) and not self.followed and self.lips is not None and self.no_face is not None:
+            raise FaceError(f"{self.info.path}: {self.no_face}; faces are counted from 0, as they appear")
         if given:
             return
         absent = self.lips.absent if self.lips is not None else None
@@ -220,7 +224,7 @@ class _Listener:
         """Look at a block; what cannot be seen any more ends the video, if the sound may go on alone."""
         try:
             return lips.advance(BLOCK)
-        except MediaError as error:
+        except (MediaError, FaceError) as error:
             if self.wanted is not None or self.sound is None:
                 raise
             self.warn(f"{error}: from there on sound alone")
@@ -252,6 +256,7 @@ class _Listener:
     def _piece(self, window: Window) -> Piece | None:
         """What there is of a window; None if nothing is."""
         window, mouths, missing = self._look(window)
+        self.followed |= bool(mouths)
         origin = self.windower.known - len(self.activity)
         active = self.activity[window.speech_start - origin : window.speech_end - origin]
         heard, moving = bool(active[:, 0].any()), bool(active[:, 1].any())

@@ -36,9 +36,10 @@ class Window(NamedTuple):
         return self.start + before, self.end - after
 
     def without_margins(self, kept: int) -> "Window":
-        """The window with at most `kept` frames around speech, but for what overlaps with the window before."""
+        """The window with at most `kept` frames around speech, but for what overlaps with other windows."""
         start = self.start if self.continues else max(self.start, self.speech_start - kept)
-        return self._replace(start=start, end=max(start + 1, min(self.end, self.speech_end + kept)))
+        end = self.end if self.goes_on else min(self.end, self.speech_end + kept)
+        return self._replace(start=start, end=max(start + 1, end))
 
 
 class Windower:
@@ -50,7 +51,7 @@ class Windower:
             max(1, round(seconds * FRAME_RATE)) for seconds in (options.pause, options.margin, options.overlap / 2)
         )
         self._most = round(options.longest * FRAME_RATE)
-        self._longest = self._most - 2 * self._margin  # of the speech in a window
+        self._longest = self._most - 2 * max(self._margin, self._half)  # of the speech in a window
         self._active = np.zeros(0, bool)
         self._loudness = np.zeros(0)
         self._origin = 0  # of these two

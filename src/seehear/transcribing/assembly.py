@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from seehear.decoding.join import PlacedWord, in_order, join
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Opened, Piece
@@ -13,6 +15,9 @@ from seehear.modality import FRAME_RATE, Modality
 from seehear.tokenizer import Tokenizer
 from seehear.transcribing.batches import Heard
 from seehear.transcript import Segment, Transcript, Word
+
+RECENT = 50
+"""Parts of windows, as many as one or two windows of many faces may have."""
 
 
 class _Part(NamedTuple):
@@ -53,7 +58,7 @@ class Assembly:
         """What was heard in the next window; its frames are those of the recording from here on."""
         start = piece.window.start
         face = None if mouth is None else mouth.face
-        if self.by_face and face is None and None in self._last and self._last[None].window == piece.window:
+        if self.by_face and face is None and any(_same(part.window, piece.window) for part in self._sound()):
             return  # the same sound, taken in place of another face's lips
         words = [word.moved(start) for word in heard.words]
         part = _Part(piece.window, modality, piece.reason, face, heard.avg_logprob, heard.no_speech_prob, words)
@@ -63,6 +68,8 @@ class Assembly:
             self.note(f"the decoder repeated itself at {start / FRAME_RATE:.1f} s: the text there is CTC's")
         if heard.doubtful:
             self.note(f"there seems to be no speech at {start / FRAME_RATE:.1f} s: nothing is written")
+        elif not heard.words:
+            self.note(f"no words are recognised at {start / FRAME_RATE:.1f} s")
         before = self._before(part)
         if before is not None:
             kept, dropped = join(before.words, part.words, (start, before.window.end))
@@ -79,13 +86,13 @@ class Assembly:
             self.note(f"lips are read from face {mouth.face}: {mouth.where}{when}")
 
     def _before(self, part: _Part) -> _Part | None:
-        """The window that this one overlaps with: of the same face, or else, where all make one text, of any."""
+        """The window that this one overlaps with: of the same face, or else of any that makes one text with it."""
         if not part.window.continues:
             return None
         start = part.window.start
         earlier = [self._last[part.face]] if part.face in self._last else []
-        if not self.by_face:
-            earlier = [*self._parts[-1:], *earlier]
+        one_text = (other for other in self._parts[-1:] if not self.by_face or None in (part.face, other.face))
+        earlier = [*one_text, *earlier]
         return next((other for other in reversed(earlier) if other.window.start < start < other.window.end), None)
 
     def transcript(self) -> Transcript:
@@ -131,8 +138,21 @@ class Assembly:
     def _told(self) -> list[_Part]:
         """The parts in which something is said; of texts by face, the sound alone only where no face has one."""
         parts = [part for part in self._parts if part.words]
-        of_faces = {part.window for part in parts if part.face is not None}
-        return [part for part in parts if not self.by_face or part.face is not None or part.window not in of_faces]
+        if not self.by_face:
+            return parts
+        of_faces = np.zeros(max((part.window.end for part in parts), default=0), bool)
+        for part in parts:
+            if part.face is not None:
+                of_faces[part.window.start : part.window.end] = True
+        return [
+            part
+            for part in parts
+            if part.face is not None or of_faces[part.window.start : part.window.end].mean() <= 0.5
+        ]
+
+    def _sound(self) -> list[_Part]:
+        """The last parts that are of no face."""
+        return [part for part in self._parts[-RECENT:] if part.face is None]
 
     def _modality(self) -> tuple[Modality, str]:
         """What was listened to most of the time, and why, with what else there was."""
@@ -153,6 +173,12 @@ class Assembly:
             if other is not main
         )
         return main, f"{reasons[main]}; {others}" if others else reasons[main]
+
+
+def _same(one: Window, other: Window) -> bool:
+    """Whether two windows hold the same for the most part."""
+    common = min(one.end, other.end) - max(one.start, other.start)
+    return 2 * common > min(one.end - one.start, other.end - other.start)
 
 
 def _times(part: _Part) -> tuple[int, int]:

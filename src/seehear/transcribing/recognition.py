@@ -108,6 +108,8 @@ class Recognition:
         try:
             return self._believe([item for item in waiting if item.recording.error is None])
         except (MemoryError, RuntimeError) as error:
+            if not memory.ran_out(error):
+                raise
             if len(waiting) == 1:
                 waiting[0].recording.fail(error)
                 return []
