@@ -135,3 +135,20 @@ def test_words_are_underlined_as_they_are_said() -> None:
 def test_no_two_inputs_share_an_output(inputs: list[str], names: list[str]) -> None:
     assert output_names([Path(path) for path in inputs]) == names
     assert len({name.casefold() for name in names}) == len(names)
+
+
+def test_faces_that_speak_at_once_are_named() -> None:
+    words = (Word("bin", 0.5, 1.0, 0.9), Word("blue", 1.0, 1.5, 0.9))
+    segments = (
+        Segment(0, 0.5, 1.5, "bin blue", (1,), -0.1, 0.0, words, Modality.AUDIOVISUAL, 0),
+        Segment(1, 0.5, 2.0, "lay red", (1,), -0.1, 0.0, (), Modality.AUDIOVISUAL, 1),
+        Segment(2, 3.0, 4.0, "please", (1,), -0.1, 0.0, (), Modality.AUDIO),
+    )
+    both = Transcript("x", 4.0, Modality.AUDIOVISUAL, "", segments)
+    assert both.to_txt() == "face 0: bin blue\nface 1: lay red\nplease\n"
+    assert "500\t2000\tface 1: lay red\n" in both.to_tsv()
+    assert "face 0: bin blue" in to_srt(both)
+    assert "face 0: bin <u>blue</u>" in to_vtt(both, SubtitleOptions(highlight_words=True))
+    assert json.loads(both.to_json())["text"] == "bin blue lay red please"
+    turns = Transcript("x", 4.0, Modality.AUDIOVISUAL, "", (segments[0], replace(segments[2], face=1)))
+    assert turns.to_txt() == "bin blue\nplease\n"

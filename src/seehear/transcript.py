@@ -1,9 +1,11 @@
 """What was said, and how it is written to files (formats and the keys of the JSON are Whisper's, with ours beside)."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,9 +68,19 @@ class Transcript:
         """All of it in one line."""
         return " ".join(segment.text for segment in self.segments)
 
+    @cached_property
+    def one_voice(self) -> bool:
+        """Whether segments follow each other; else several faces have texts at the same time, and each is named."""
+        pairs = itertools.pairwise(self.segments)
+        return all(one.face == other.face or one.end <= other.start for one, other in pairs)
+
+    def label(self, segment: Segment) -> str:
+        """What stands before a segment's text: which face says it, where that is not plain."""
+        return f"face {segment.face}: " if not self.one_voice and segment.face is not None else ""
+
     def to_txt(self) -> str:
         """One segment a line."""
-        return "".join(segment.text + "\n" for segment in self.segments)
+        return "".join(f"{self.label(segment)}{segment.text}\n" for segment in self.segments)
 
     def to_json(self) -> str:
         """Text, segments, and what else is known."""
@@ -76,8 +88,10 @@ class Transcript:
 
     def to_tsv(self) -> str:
         """Start and end in whole milliseconds, and the text, by segment."""
-        rows = ((round(1000 * s.start), round(1000 * s.end), " ".join(s.text.split())) for s in self.segments)
-        return "start\tend\ttext\n" + "".join(f"{start}\t{end}\t{text}\n" for start, end, text in rows)
+        return "start\tend\ttext\n" + "".join(
+            f"{round(1000 * s.start)}\t{round(1000 * s.end)}\t{self.label(s)}{' '.join(s.text.split())}\n"
+            for s in self.segments
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,8 @@ class Subtitle(NamedTuple):
     """Words, line by line."""
     highlighted: int = -1
     """Which of the words is underlined."""
+    label: str = ""
+    """What stands before them."""
 
     def text(self, escape: Callable[[str], str]) -> str:
         """Its lines."""
@@ -117,25 +133,26 @@ class Subtitle(NamedTuple):
                 words.append(f"<u>{word}</u>" if count == self.highlighted else word)
                 count += 1
             lines.append(" ".join(words))
-        return "\n".join(lines)
+        return self.label + "\n".join(lines)
 
 
 def subtitles(transcript: Transcript, options: SubtitleOptions) -> Iterator[Subtitle]:
     """The subtitles of a transcript, in order."""
     cut = options.max_line_width is not None or options.max_line_count is not None
     for segment in transcript.segments:
+        label = transcript.label(segment)
         if not segment.words:
-            yield Subtitle(segment.start, segment.end, [segment.text.split()])
+            yield Subtitle(segment.start, segment.end, [segment.text.split()], label=label)
             continue
         for lines in _cut(segment.words, options) if cut else [[segment.words]]:
             words = [word for line in lines for word in line]
             texts = [[word.word for word in line] for line in lines]
             if not options.highlight_words:
-                yield Subtitle(words[0].start, words[-1].end, texts)
+                yield Subtitle(words[0].start, words[-1].end, texts, label=label)
                 continue
             ends = [word.start for word in words[1:]] + [words[-1].end]
             for place, (word, end) in enumerate(zip(words, ends, strict=True)):
-                yield Subtitle(word.start, end, texts, place)
+                yield Subtitle(word.start, end, texts, place, label)
 
 
 def _cut(words: Sequence[Word], options: SubtitleOptions) -> Iterator[list[list[Word]]]:

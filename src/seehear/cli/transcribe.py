@@ -164,7 +164,8 @@ def _tell(path: Path, transcript: "Transcript", *, named: bool, needed: bool) ->
     for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
         _print_beside(f"{path}: {note}")
     try:
-        typer.echo(f"{path}: {transcript.text}" if named else transcript.text)
+        text = transcript.text if transcript.one_voice else transcript.to_txt().rstrip("\n")
+        typer.echo(f"{path}: {text}" if named else text)
     except BrokenPipeError:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
