@@ -122,9 +122,9 @@ class RelativeAttention(Attention):
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__(dim, num_heads, dropout)
         self.position = nn.Linear(dim, dim, bias=False)
-        self.content_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads))
+        self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
         """u."""
-        self.position_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads))
+        self.position_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
         """v."""
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
