@@ -83,7 +83,8 @@ class Assembly:
         for note in mouth.notes:
             self.note(note + when)
         if len(piece.mouths) > 1 or not mouth.where.startswith(("the only face", "ready crops")):
-            self.note(f"lips are read from face {mouth.face}: {mouth.where}{when}")
+            which = mouth.where if mouth.where.startswith("face ") else f"face {mouth.face}, {mouth.where}"
+            self.note(f"lips are read from {which}{when}")
 
     def _before(self, part: _Part) -> _Part | None:
         """The window that this one overlaps with: of the same face, or else of any that makes one text with it."""
