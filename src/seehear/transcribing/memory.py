@@ -7,7 +7,7 @@ from contextlib import suppress
 KEPT_KERNELS = 128
 """Kernels that oneDNN keeps, each made for one shape: those of a batch or two. A thousand, as by itself, lie scattered
 among the tensors of hours, which then find no room between them."""
-OWN_PAGES = 4 * 2**20
+OWN_PAGES = 2**20
 """Bytes from which on a tensor has pages of its own, which go back to the system with it. By itself the C library
 raises that bound to 32 MiB as it goes, and its memory is then as full of holes as chance has it."""
 M_MMAP_THRESHOLD = -3
