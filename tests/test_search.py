@@ -17,7 +17,7 @@ from seehear.decoding.decode import decode_batch
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.decoding.plain_search import plain_search
-from seehear.decoding.prefix import PrefixScorer
+from seehear.decoding.prefix import NEVER, PrefixScorer, _logsumexp
 from seehear.decoding.rescore import ctc_driven, rescore
 from seehear.errors import ConfigError
 from seehear.modality import Modality
@@ -279,3 +279,11 @@ def test_a_language_model_that_would_not_be_asked_is_refused() -> None:
 def test_nobody_says_nothing(model: USR, method: DecodingMethod) -> None:
     features, mask = clips(3)
     assert decode_batch(model, features[:0], mask[:0], AV, DecodingOptions(method=method)) == []
+
+
+def test_sums_in_log_space_are_those_of_torch() -> None:
+    x = torch.randn(3, 40, 150, generator=torch.Generator().manual_seed(0)) * 60 - 300
+    x[0, 0], x[1, 1, 5:], x[2, 2, 7] = -torch.inf, -torch.inf, NEVER
+    expected = x.logsumexp(-1)
+    assert torch.equal(_logsumexp(x.clone()).isneginf(), expected.isneginf())
+    torch.testing.assert_close(_logsumexp(x.clone()), expected, rtol=1e-6, atol=0)

@@ -25,6 +25,8 @@ from seehear.decoding.ctc import BLANK
 
 NEVER = -1e30
 """Log-probability of a token at padding; −∞ would leave differences undefined. No clip has a real one so low."""
+TOO_SMALL = -80.0
+"""Natural logarithm of a share that no sum of float32 is changed by, which is still one itself."""
 CANDIDATES_AT_ONCE = 64
 """How many candidates of each prefix are scored at a time: what has a value for each frame needs memory."""
 
@@ -65,7 +67,7 @@ class PrefixScorer:
         scores = torch.cat([self._entering(either, tokens) for tokens in some], dim=2)
         clips = torch.arange(len(last), device=last.device)[:, None]
         repeated = state.blank[..., :-1] + self.emissions[clips, last]
-        scores = torch.where(candidates == last[..., None], repeated.logsumexp(-1)[..., None], scores)
+        scores = torch.where(candidates == last[..., None], _logsumexp(repeated)[..., None], scores)
         scores = torch.where(candidates == eos, either[..., -1:], scores)
         return scores.masked_fill((candidates == BLANK) | (scores < NEVER / 2), -torch.inf)
 
@@ -74,7 +76,7 @@ class PrefixScorer:
         clips = torch.arange(len(candidates), device=candidates.device)[:, None, None]
         paths = self.emissions[clips, candidates]  # (B, K, C, T)
         paths += either[:, :, None, :-1]
-        return paths.logsumexp(-1)
+        return _logsumexp(paths)
 
     def extend(self, state: PrefixState, last: Tensor, tokens: Tensor, scores: Tensor) -> PrefixState:
         """Prefixes that end in `last` (B, K), each extended by one of `tokens` (B, K), which gives it its score."""
@@ -87,6 +89,14 @@ class PrefixScorer:
     def keep(self, clips: Tensor) -> None:
         """Go on with these clips."""
         self.emissions = self.emissions[clips]
+
+
+def _logsumexp(x: Tensor) -> Tensor:
+    """⊕ over the last dimension of x, which is overwritten. The same number as `torch.logsumexp`, and twenty times as
+    fast on a CPU: where an exponential is too small for a float, MKL takes fifty times as long."""
+    most = x.amax(-1, keepdim=True)
+    x -= most.masked_fill(most.isneginf(), 0.0)
+    return x.clamp_(min=TOO_SMALL).exp_().sum(-1).log_() + most.squeeze(-1)
 
 
 def _recurrence(entering: Tensor, emissions: Tensor) -> Tensor:
