@@ -177,9 +177,9 @@ class Assembly:
 
 
 def _same(one: Window, other: Window) -> bool:
-    """Whether two windows hold the same for the most part."""
-    common = min(one.end, other.end) - max(one.start, other.start)
-    return 2 * common > min(one.end - one.start, other.end - other.start)
+    """Whether two windows hold the same speech for the most part."""
+    common = min(one.speech_end, other.speech_end) - max(one.speech_start, other.speech_start)
+    return 2 * common > min(window.speech_end - window.speech_start for window in (one, other))
 
 
 def _times(part: _Part) -> tuple[int, int]:
