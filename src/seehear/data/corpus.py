@@ -2,7 +2,7 @@
 
 OUT/
 ├── manifest.jsonl      one Utterance per line
-├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s) and mono 16 kHz sound; plays anywhere
+├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s), mono 16 kHz sound, or both; plays anywhere
 ├── splits/NAME.txt     ids, one per line
 └── …                   what else is known about it: see `seehear.data.prepare` and `seehear.data.synthetic`
 """
@@ -16,7 +16,7 @@ from typing import Any
 from seehear.data.clipfile import MouthClip, read_clip
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
-from seehear.modality import FRAME_RATE
+from seehear.modality import FRAME_RATE, Modality
 
 MANIFEST = "manifest.jsonl"
 SPLITS = "splits"
@@ -37,9 +37,11 @@ class Utterance:
     speaker: str | None = None
     source: str | None = None
     """Where the clip comes from: a file name, or "synthetic"."""
+    streams: Modality = Modality.AUDIOVISUAL
+    """What the clip has: sound, picture or both."""
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's keys; what is not known is left out."""
+        """The manifest's keys; what is not known is left out, and so is `streams` of a clip that has both."""
         values = {
             "id": self.id,
             "clip": self.clip,
@@ -48,6 +50,7 @@ class Utterance:
             "text": self.text,
             "speaker": self.speaker,
             "source": self.source,
+            "streams": None if self.streams is Modality.AUDIOVISUAL else self.streams.value,
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -128,7 +131,10 @@ def parse_utterance(line: str, place: str) -> Utterance:
         raise CorpusError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from error
     if faults := _faults(values):
         raise CorpusError(f"{place}: {'; '.join(faults)}")
-    return Utterance(**{key: values[key] for key in ("id", "clip", "frames", *OPTIONAL) if key in values})
+    streams = Modality(values.get("streams", Modality.AUDIOVISUAL))
+    return Utterance(
+        **{key: values[key] for key in ("id", "clip", "frames", *OPTIONAL) if key in values}, streams=streams
+    )
 
 
 def _faults(values: Any) -> list[str]:
@@ -147,6 +153,8 @@ def _faults(values: Any) -> list[str]:
         faults.append("'frames' must be an integer above 0")
     elif duration is not None and not (isinstance(duration, int | float) and abs(duration * FRAME_RATE - frames) < 1):
         faults.append(f"'duration' {duration} is not that of {frames} frames")
+    if values.get("streams", Modality.AUDIOVISUAL) not in list(Modality):
+        faults.append('\'streams\' must be "a", "v" or "av"')
     return faults
 
 
