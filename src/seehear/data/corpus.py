@@ -4,7 +4,7 @@ OUT/
 ├── manifest.jsonl      one Utterance per line
 ├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s), mono 16 kHz sound, or both; plays anywhere
 ├── splits/NAME.txt     ids, one per line
-└── …                   what else is known about it: see `seehear.data.prepare` and `seehear.data.synthetic`
+└── …                   what else is known about it: see `seehear.preparation.prepare` and `seehear.data.synthetic`
 """
 
 import json

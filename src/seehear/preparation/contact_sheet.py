@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seehear.data.corpus import Corpus
-from seehear.data.prepare import Prepared
 from seehear.modality import CROP_SIZE
+from seehear.preparation.prepare import Prepared
 
 COLUMNS = 6
 ROWS = 8
