@@ -218,7 +218,7 @@ def test_the_command_lists_faults_and_fails(corpus: Corpus) -> None:
     command = [SEEHEAR, "corpus", "validate", str(corpus.root)]
     good = subprocess.run(command, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
-    assert "6 clips, 0.00 hours; faults: 0, warnings: 0" in good.stdout
+    assert "6 clips, 0.00 hours; sound alone: 0; picture alone: 0; faults: 0, warnings: 0" in good.stdout
     (corpus.root / "clips" / "clip 0.mp4").unlink()
     bad = subprocess.run(command, capture_output=True, text=True)
     assert (bad.returncode, bad.stderr) == (1, "")

@@ -86,7 +86,7 @@ def prepare(
                 workers=workers or available_cores(),
                 on_clip=progress.advance,
             )
-        sheet = write_contact_sheet(outcome.corpus, outcome.prepared) if outcome.prepared else None
+        sheet = write_contact_sheet(outcome.corpus, outcome.prepared)
     console = Console(soft_wrap=True, highlight=False)
     _summarise(console, out, outcome, sheet)
     if outcome.rejected:

@@ -8,6 +8,7 @@ OUT/
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,8 +107,11 @@ class Corpus:
         return {**{line["id"]: line["text"] for line in hidden}, **known}
 
     def read(self, utterance: Utterance) -> MouthClip:
-        """The clip of `utterance`."""
-        return read_clip(self.root / utterance.clip)
+        """The clip of `utterance`. Raises `CorpusError` if it has other streams than the manifest says."""
+        clip = read_clip(self.root / utterance.clip)
+        if clip.streams is not utterance.streams:
+            raise CorpusError(f"{self.root / utterance.clip}: {other_streams(clip, utterance)}")
+        return clip
 
     @classmethod
     def write(cls, root: Path, utterances: Iterable[Utterance], splits: Mapping[str, Sequence[str]]) -> "Corpus":
@@ -121,6 +125,17 @@ class Corpus:
         lines = [json.dumps(utterance.to_json(), ensure_ascii=False) + "\n" for utterance in listed]
         write_atomically(root / MANIFEST, "".join(lines))
         return corpus
+
+
+def other_streams(clip: MouthClip, utterance: Utterance) -> str:
+    """How the streams of `clip` differ from those of its line in the manifest, in words."""
+    return f"the clip has {clip.streams.contents}, the manifest says {utterance.streams.contents} ('streams')"
+
+
+def count_streams(utterances: Iterable[Utterance]) -> str:
+    """How many of the clips have a single stream, in words: "sound alone: 97; picture alone: 0"."""
+    counts = Counter(utterance.streams for utterance in utterances)
+    return "; ".join(f"{kind.contents}: {counts[kind]}" for kind in (Modality.AUDIO, Modality.VIDEO))
 
 
 def parse_utterance(line: str, place: str) -> Utterance:
