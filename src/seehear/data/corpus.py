@@ -129,7 +129,7 @@ class Corpus:
 
 def other_streams(clip: MouthClip, utterance: Utterance) -> str:
     """How the streams of `clip` differ from those of its line in the manifest, in words."""
-    return f"the clip has {clip.streams.contents}, the manifest says {utterance.streams.contents} ('streams')"
+    return f"{clip.streams.contents} in the file, {utterance.streams.contents} in the manifest ('streams')"
 
 
 def count_streams(utterances: Iterable[Utterance]) -> str:
