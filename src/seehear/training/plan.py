@@ -41,7 +41,8 @@ def plan(recipe: Recipe, material: Material, tokenizer: Tokenizer, objective: Ob
         lines.append(f"  {name}: {sum(parameter.numel() for parameter in part.parameters()):,}")
     lines.append(f"steps: {steps:,}{_per_epoch(recipe, material, tokenizer, world)}, {world.size} processes")
     lines += [f"first {name} batch: {_shapes(part)}" for name, part in _parts(batch)]
-    full = " (for batches of the clips with most streams)" if material.lacks_streams else ""
+    mixed = len({clip.streams for clip in (*material.labelled, *material.unlabelled)}) > 1
+    full = " (for batches of the clips with most streams)" if mixed else ""
     kinds = [costliest(clips) for clips in (material.labelled, material.unlabelled) if clips]
     shapes = [(len(part.ids), part.padded_length, kind) for (_, part), kind in zip(_parts(batch), kinds, strict=True)]
     lines.append(f"memory of a process, about: {_memory(recipe, objective, shapes, world)}{full}")
