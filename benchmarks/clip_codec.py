@@ -111,9 +111,13 @@ def encode(clips: Clips, crf: int) -> tuple[Clips, str]:
             again[id] = clipfile.read_clip(path)
             reading += time.perf_counter() - started
     clipfile.CRF = kept
-    seconds = sum(len(clip.video) for clip in clips.values()) / FRAME_RATE
-    squares = np.mean([np.mean((again[id].video.astype(float) - clip.video) ** 2) for id, clip in clips.items()])
-    sound = max(float(np.abs(again[id].audio - turned_down(clip.audio)).max()) for id, clip in clips.items())
+    seconds = sum(clip.frames for clip in clips.values()) / FRAME_RATE
+    squares = np.mean(
+        [np.mean((again[id].require_video().astype(float) - clip.require_video()) ** 2) for id, clip in clips.items()]
+    )
+    sound = max(
+        float(np.abs(again[id].require_audio() - turned_down(clip.require_audio())).max()) for id, clip in clips.items()
+    )
     return again, (
         f"CRF {crf}{' (used)' if crf == kept else '':7}  {size / seconds * 3 / 1000:5.1f} kB for 3 s  "
         f"{size / seconds * 3600 / 1e6:4.0f} MB an hour  PSNR {10 * np.log10(255**2 / squares):.1f} dB  "

@@ -43,7 +43,7 @@ def rate(transcriber: Transcriber, said: list[tuple[MouthClip, str]], modality: 
     counts = []
     for clip, text in said:
         audio, video = (clip.audio if modality.uses_audio else None, clip.video if modality.uses_video else None)
-        (heard,) = transcriber([Input(modality, len(clip.video), audio, video)])
+        (heard,) = transcriber([Input(modality, clip.frames, audio, video)])
         counts.append(count_words(normaliser(text), normaliser(heard.text)))
     low, high = bootstrap_interval(counts)
     return f"{100 * (total(counts).rate or 0):.1f} ({100 * low:.1f} to {100 * high:.1f})"
@@ -63,7 +63,7 @@ def main() -> None:
     corpus = Corpus.load(options.corpus)
     for clips in options.clips:
         said = utterances(corpus, options.split, clips, options.utterances)
-        seconds = float(np.mean([len(clip.video) for clip, _ in said])) / FRAME_RATE
+        seconds = float(np.mean([clip.frames for clip, _ in said])) / FRAME_RATE
         print(f"\n{len(said)} utterances of {clips} clips, {seconds:.1f} s on average\n")
         print(f"| | {' | '.join(modality.value.upper() for modality in Modality)} |\n| --- |{' --- |' * len(Modality)}")
         for named in options.models:

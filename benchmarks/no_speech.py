@@ -48,8 +48,9 @@ def make_noise(kind: Sound | None, length: int, amplitude: float) -> Sound:
 def resting(clip: MouthClip, first_word: float | None) -> NDArray[np.uint8]:
     """Lips that do not speak: the frames before the first word, back and forth."""
     count = 1 if first_word is None else max(2, int(first_word * 25) - 3)
-    cycle = np.concatenate([clip.video[:count], clip.video[:count][::-1]])
-    return np.tile(cycle, (-(-len(clip.video) // len(cycle)), 1, 1))[: len(clip.video)]
+    mouth = clip.require_video()
+    cycle = np.concatenate([mouth[:count], mouth[:count][::-1]])
+    return np.tile(cycle, (-(-len(mouth) // len(cycle)), 1, 1))[: len(mouth)]
 
 
 def conditions(recorded: dict[str, Sound]) -> dict[str, tuple[bool, Callable[[Sound], Sound]]]:
@@ -99,9 +100,9 @@ def main() -> None:
                 files = []
                 for utterance in utterances:
                     clip = corpus.read(utterance)
-                    lips = clip.video if speech else resting(clip, starts.get(utterance.id))
+                    lips = clip.require_video() if speech else resting(clip, starts.get(utterance.id))
                     files.append(Path(temporary) / f"{utterance.id}.mp4")
-                    write_clip(files[-1], MouthClip(lips, change(clip.audio)))
+                    write_clip(files[-1], MouthClip(lips, change(clip.require_audio())))
                 for method in options.decode:
                     decoding = DecodingOptions(DecodingMethod(method), 10, 0.5, max_length_ratio=0.4)
                     cells = [measure(recognizer, files, utterances, m, decoding, speech) for m in MODALITIES]

@@ -26,9 +26,9 @@ from seehear.data.face_model import face_model
 from seehear.data.faces import MediaPipeDetector
 from seehear.data.media import iter_frames
 from seehear.data.mouth import MEAN_EYE_DISTANCE, Placement, apply, place_crop
-from seehear.data.prepare import JOURNAL
 from seehear.errors import FaceError
 from seehear.modality import CROP_SIZE, FRAME_RATE
+from seehear.preparation.prepare import JOURNAL
 
 GRID = np.stack(np.meshgrid(*[np.linspace(0.0, CROP_SIZE, 9)] * 2), axis=-1).reshape(1, -1, 2)
 """(1, 81, 2) places in a crop."""

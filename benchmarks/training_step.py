@@ -224,7 +224,7 @@ class Step:
         if config.kind == "supervised":
             return Supervised(student, config)
         # noise has no words: labels of the length asked for, in place of ⌊T/5⌋
-        longest = max(1, self.batch.labelled.video.shape[1])
+        longest = max(1, self.batch.labelled.padded_length)
         ratio = min(1.0, (self.options.tokens + 0.5) / longest)
         return USR2(student, config.model_copy(update={"max_label_ratio": ratio}), steps=1, seed=0)
 

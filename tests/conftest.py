@@ -16,6 +16,7 @@ from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.faces import FacePoints
 from seehear.data.mouth import MEAN_FACE, MEAN_MOUTH
+from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.tokenizer import Tokenizer
 
@@ -56,6 +57,28 @@ def random_clip(frames: int, seed: int = 0) -> MouthClip:
     rng = np.random.default_rng(seed)
     video = rng.integers(0, 256, size=(frames, 12, 12), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     return MouthClip(video=video, audio=rng.uniform(-0.3, 0.3, size=frames * 640).astype(np.float32))
+
+
+def with_streams(clip: MouthClip, streams: Modality) -> MouthClip:
+    """The clip with its sound alone, its picture alone, or both."""
+    return MouthClip(clip.video if streams.uses_video else None, clip.audio if streams.uses_audio else None)
+
+
+@pytest.fixture(scope="session")
+def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random clips of half a second, by turns with sound alone, a picture alone and both: nine labelled, nine not, six
+    to validate."""
+    root = tmp_path_factory.mktemp("corpora") / "mixed"
+    rng = np.random.default_rng(0)
+    utterances = []
+    for index in range(24):
+        frames, path, streams = int(rng.integers(10, 16)), f"clips/{index}.mp4", list(Modality)[index % 3]
+        write_clip(root / path, with_streams(random_clip(frames, index), streams))
+        text = " ".join(rng.choice(("red", "blue", "green", "at", "by"), size=2)) if index not in range(9, 18) else None
+        utterances.append(Utterance(str(index), path, frames, text, streams=streams))
+    ids = [str(index) for index in range(24)]
+    Corpus.write(root, utterances, {"labelled": ids[:9], "unlabelled": ids[9:18], "valid": ids[18:]})
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,16 @@ def gamma(settings: Settings, modality: str, step: int) -> float:
 # §3 Pseudo-labels
 
 
+def readable(streams: str) -> list[str]:
+    """The modalities in which a clip with sound "a", a picture "v" or both "av" can be recognised."""
+    return [m for m in ("a", "v", "av") if all(stream in streams for stream in m)]
+
+
+def richest(streams: str) -> str:
+    """The one of them by which the teacher labels such a clip: that with most streams."""
+    return max(readable(streams), key=len)
+
+
 @dataclass(frozen=True)
 class Labels:
     """What the teacher says of one clip."""
@@ -358,19 +368,22 @@ def supervised_total(labelled: dict[str, Parts], settings: Settings) -> float:
 
 
 def total(labelled: dict[str, Parts], unlabelled: dict[str, Parts], settings: Settings, step: int) -> float:
-    """L = Σ_m w_m·[γ_m·L_u,m + (1−γ_m)·L_l,m]."""
+    """L = Σ_m w_m·[γ_m·L_u,m + (1−γ_m)·L_l,m], of what there is in each modality."""
     loss = 0.0
-    for m in labelled:
+    for m in settings.modality_weights:
         share = gamma(settings, m, step)
-        given = labelled[m].joined(settings.ctc_weight)
+        given = labelled[m].joined(settings.ctc_weight) if m in labelled else 0.0
         guessed = unlabelled[m].joined(settings.ctc_weight) if m in unlabelled else 0.0
         loss += settings.modality_weights[m] * (share * guessed + (1 - share) * given)
     return loss
 
 
-def watched(labels: list[Labels], autoregressive: bool, settings: Settings) -> dict[str, float]:
-    """The teacher's numbers that a run records, by the thresholds of "av"; the decoder's, of clips that CTC labels."""
-    trust = [trusted(of_clip, settings, "av") for of_clip in labels]
+def watched(labels: list[Labels], autoregressive: bool, settings: Settings, modality: str = "av") -> dict[str, float]:
+    """The teacher's numbers that a run records, by the thresholds of the modality that it labels in.
+
+    The decoder's are of clips that CTC labels.
+    """
+    trust = [trusted(of_clip, settings, modality) for of_clip in labels]
     counted = [(own, given) for own, given in zip(labels, trust, strict=True) if own.ctc]
     positions = max(1, sum(len(own.attention) for own, _ in counted))
     return {

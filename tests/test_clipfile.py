@@ -6,9 +6,11 @@ import av
 import numpy as np
 import pytest
 
+from conftest import with_streams
 from media_files import make_media
 from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.errors import MediaError
+from seehear.modality import Modality
 
 
 def moving_picture(frames: int) -> MouthClip:
@@ -34,6 +36,20 @@ def test_lengths_are_exact_and_nothing_moves(tmp_path: Path, frames: int) -> Non
     assert abs(error.mean()) < 0.3  # black stays black and white white
     assert again.video.max() > 250
     assert again.video.min() < 5
+
+
+@pytest.mark.parametrize("streams", list(Modality))
+def test_a_clip_comes_back_with_the_streams_that_it_has(tmp_path: Path, streams: Modality) -> None:
+    """The same as beside the other stream."""
+    whole = moving_picture(40)
+    write_clip(tmp_path / "whole.mp4", whole)
+    write_clip(tmp_path / "clip.mp4", with_streams(whole, streams))
+    expected, again = with_streams(read_clip(tmp_path / "whole.mp4"), streams), read_clip(tmp_path / "clip.mp4")
+    assert (again.streams, again.frames) == (streams, 40)
+    for stream, same in ((again.video, expected.video), (again.audio, expected.audio)):
+        assert (stream is None) == (same is None)
+        if stream is not None:
+            np.testing.assert_array_equal(stream, same)
 
 
 def test_sound_over_full_scale_is_turned_down(tmp_path: Path) -> None:
@@ -72,6 +88,9 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
         (clip.video[:, :90], clip.audio),
         (clip.video, clip.audio[:-1]),
         (clip.video[:0], clip.audio[:0]),
+        (None, clip.audio[:-1]),
+        (clip.video[:, :90], None),
+        (None, None),
     ):
         with pytest.raises(ValueError, match="a clip has video"):
             write_clip(tmp_path / "clip.mp4", MouthClip(video=video, audio=audio))

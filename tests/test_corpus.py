@@ -5,15 +5,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seehear.data.clipfile import MouthClip, write_clip
+from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.validation import validate
 from seehear.errors import CorpusError
+from seehear.modality import Modality
 
 SEEHEAR = str(Path(sys.executable).with_name("seehear"))
 TEXTS = (
@@ -64,6 +66,21 @@ def test_the_manifest_says_what_is_known(corpus: Corpus) -> None:
     assert not list(corpus.root.rglob("*.tmp"))
 
 
+def test_the_manifest_says_which_streams_a_clip_has(tmp_path: Path) -> None:
+    clips = [replace(utterance(number), streams=streams) for number, streams in enumerate(Modality)]
+    Corpus.write(tmp_path, clips, {})
+    lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line.get("streams") for line in lines] == ["a", "v", None]
+    assert list(Corpus.load(tmp_path).utterances.values()) == clips
+
+
+def test_a_clip_with_other_streams_than_the_manifest_says_is_not_read(corpus: Corpus) -> None:
+    edit(corpus, 1, streams="a")
+    read = Corpus.load(corpus.root)
+    with pytest.raises(CorpusError, match=r"clip 0\.mp4: sound and picture in the file, sound alone in the manifest"):
+        read.read(read.utterances["clip 0"])
+
+
 def test_a_corpus_can_be_moved(corpus: Corpus, tmp_path: Path) -> None:
     moved = tmp_path.with_name("moved elsewhere")
     shutil.copytree(corpus.root, moved)
@@ -94,6 +111,7 @@ def test_windows_editors_are_forgiven(corpus: Corpus) -> None:
         ('{"id": "x", "clip": "a\\u0000b", "frames": 5}', "'clip' must be a path"),
         ('{"id": "x\\n", "clip": "x.mp4", "frames": 5}', "'id' must be a text of printable characters"),
         ('{"id": "x", "clip": "x.mp4", "frames": 5, "text": 7}', "'text' must be a text"),
+        ('{"id": "x", "clip": "x.mp4", "frames": 5, "streams": "smell"}', '\'streams\' must be "a", "v" or "av"'),
         ('{"id": 1, "clip": 2, "frames": "5"}', "'id' must .*; 'clip' must .*; 'frames' must"),
         ('{"id": "a", "clip": "x.mp4", "frames": 5}', "line 2: the id 'a' stands twice"),
         ('{"id": "\udcff"}', "line 2: not UTF-8"),
@@ -148,6 +166,12 @@ def replace_by_link(corpus: Corpus) -> None:
     clip.symlink_to(outside)
 
 
+def drop_sound(corpus: Corpus) -> None:
+    """Clip 1 has a picture alone."""
+    path = corpus.root / "clips" / "clip 1.mp4"
+    write_clip(path, MouthClip(read_clip(path).video, None))
+
+
 def append(corpus: Corpus, name: str, text: str) -> None:
     with (corpus.root / name).open("a", encoding="utf-8") as file:
         file.write(text)
@@ -164,6 +188,7 @@ def mark(path: Path) -> None:
 FAULTS: list[tuple[Callable[[Corpus], object], str]] = [
     (lambda c: (c.root / "clips" / "clip 1.mp4").unlink(), "manifest.jsonl:2: the clip 'clips/clip 1.mp4' is missing"),
     (lambda c: edit(c, 3, frames=7, duration=0.28), "manifest.jsonl:3: 5 frames in 'clips/clip 2.mp4', not 7"),
+    (drop_sound, "manifest.jsonl:2: 'clips/clip 1.mp4': picture alone in the file, sound and picture in the manifest"),
     (lambda c: edit(c, 3, id="clip 1"), "manifest.jsonl:3: the id 'clip 1' stands in line 2 already"),
     (lambda c: edit(c, 2, clip="clips/clip 0.mp4"), "manifest.jsonl:2: the clip 'clips/clip 0.mp4' stands in line 1"),
     (lambda c: edit(c, 4, clip="../clip.mp4"), "manifest.jsonl:4: the clip '../clip.mp4' lies outside the corpus"),
@@ -218,7 +243,12 @@ def test_the_command_lists_faults_and_fails(corpus: Corpus) -> None:
     command = [SEEHEAR, "corpus", "validate", str(corpus.root)]
     good = subprocess.run(command, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
-    assert "6 clips, 0.00 hours; faults: 0, warnings: 0" in good.stdout
+    assert "6 clips, 0.00 hours; sound alone: 0; picture alone: 0; faults: 0, warnings: 0" in good.stdout
+    drop_sound(corpus)
+    edit(corpus, 2, streams="v")
+    mixed = subprocess.run(command, capture_output=True, text=True)
+    assert (mixed.returncode, mixed.stderr) == (0, "")
+    assert "6 clips, 0.00 hours; sound alone: 0; picture alone: 1; faults: 0" in mixed.stdout
     (corpus.root / "clips" / "clip 0.mp4").unlink()
     bad = subprocess.run(command, capture_output=True, text=True)
     assert (bad.returncode, bad.stderr) == (1, "")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import with_streams
 from seehear.checkpoint import load_model
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.errors import ConfigError
+from seehear.modality import Modality
 from seehear.recipe import Recipe, parse_recipe
 from seehear.training.run import train_recipe
 from seehear.training.world import World
@@ -32,23 +35,37 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen random clips of equal length, half of them labelled, and three to validate."""
-    root = tmp_path_factory.mktemp("corpus")
+    return make_corpus(tmp_path_factory.mktemp("corpus"), 8, (Modality.AUDIOVISUAL,))
+
+
+@pytest.fixture(scope="module")
+def mixed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips that have by turns sound alone, a picture alone and both, half of them labelled, and three to validate:
+    in an epoch a step of each kind, for two processes."""
+    return make_corpus(tmp_path_factory.mktemp("mixed"), 12, tuple(Modality))
+
+
+def make_corpus(root: Path, labelled: int, streams: Sequence[Modality]) -> Path:
+    """As many labelled as unlabelled clips, and three to validate, with these streams by turns."""
     rng = np.random.default_rng(0)
     utterances = []
-    for index in range(19):
+    for index in range(2 * labelled + 3):
         clip = MouthClip(
             video=rng.integers(0, 256, (FRAMES, 96, 96)).astype(np.uint8),
             audio=(0.1 * rng.standard_normal(640 * FRAMES)).astype(np.float32),
         )
-        write_clip(root / f"clips/{index}.mp4", clip)
-        text = None if 8 <= index < 16 else " ".join(rng.choice(("red", "blue", "green", "at"), size=2))
-        utterances.append(Utterance(str(index), f"clips/{index}.mp4", FRAMES, text))
-    ids = [str(index) for index in range(19)]
-    Corpus.write(root, utterances, {"labelled": ids[:8], "unlabelled": ids[8:16], "valid": ids[16:]})
+        kind = streams[index % len(streams)]
+        write_clip(root / f"clips/{index}.mp4", with_streams(clip, kind))
+        secret = labelled <= index < 2 * labelled
+        text = None if secret else " ".join(rng.choice(("red", "blue", "green", "at"), size=2))
+        utterances.append(Utterance(str(index), f"clips/{index}.mp4", FRAMES, text, streams=kind))
+    ids = [utterance.id for utterance in utterances]
+    splits = {"labelled": ids[:labelled], "unlabelled": ids[labelled : 2 * labelled], "valid": ids[2 * labelled :]}
+    Corpus.write(root, utterances, splits)
     return root
 
 
-def recipe(corpus: Path, clips: int = 2, heads: str = "separate", **run: Any) -> Recipe:
+def recipe(corpus: Path, clips: int = 2, heads: str = "separate", supervised_steps: int = 1, **run: Any) -> Recipe:
     """Steps of `clips` labelled and as many unlabelled clips on each process; no dropout."""
     frames = clips * FRAMES
     return parse_recipe(
@@ -56,7 +73,7 @@ def recipe(corpus: Path, clips: int = 2, heads: str = "separate", **run: Any) ->
             "model": {"size": "tiny", "dropout": 0.0},
             "data": {"corpus": str(corpus), "labelled_frames": frames, "unlabelled_frames": frames, "workers": 0},
             "objective": {
-                "supervised_steps": 1,
+                "supervised_steps": supervised_steps,
                 "ctc_threshold": 0.0,
                 "attention_threshold": 0.0,
                 "gamma": 0.5,
@@ -139,15 +156,18 @@ def assert_same_training(run: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(corpus: Path, mixed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run by one process with two batches a step (`one`), and by two (`ddp`, `fsdp`)."""
     root = tmp_path_factory.mktemp("runs")
     train_recipe(recipe(corpus, accumulate=2), root / "one")
+    mixed = partial(recipe, mixed_corpus, supervised_steps=0)
+    train_recipe(mixed(accumulate=2), root / "mixed-one")
     train_together(
         (recipe(corpus), root / "ddp"),
         (recipe(corpus, parallel="fsdp", recompute=True), root / "fsdp"),
         (recipe(corpus), forget_the_end(root / "one", root / "one-ddp")),
         (recipe(corpus, heads="shared", batchnorm="synced"), root / "synced"),
+        *((mixed(parallel=kind), root / f"mixed-{kind}") for kind in ("ddp", "fsdp")),
         *((of_two(corpus, accumulate=2, parallel=kind), root / f"{kind}-of-two") for kind in ("ddp", "fsdp")),
     )
     return root
@@ -156,6 +176,16 @@ def runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_two_batches_a_step(runs: Path, kind: str) -> None:
     assert_same_training(runs / kind, runs / "one")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_equal_one_where_clips_lack_streams(runs: Path, kind: str) -> None:
+    """DDP would refuse parameters without a gradient here: none rest at first."""
+    assert_same_training(runs / f"mixed-{kind}", runs / "mixed-one")
+    steps = records(runs / f"mixed-{kind}")
+    for stream in ("labelled", "unlabelled"):
+        used = {frozenset(m for m in Modality if f"{m.value}/ctc/{stream}" in step) for step in steps}
+        assert used == {frozenset(m.readable) for m in Modality}
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -4,6 +4,7 @@ import copy
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -74,6 +75,21 @@ BATCH = StepBatch(
 )
 
 
+def strip(batch: Batch, streams: str) -> Batch:
+    """The same clips with sound "a" or a picture "v" alone, or with both."""
+    if "v" not in streams:
+        batch = replace(batch, video=None, video_keep=None)
+    if "a" not in streams:
+        batch = replace(batch, audio=None, audio_keep=None)
+    return batch
+
+
+def stripped(labelled: str, unlabelled: str) -> StepBatch:
+    """`BATCH`, of which the labelled and the unlabelled clips have such streams."""
+    assert BATCH.unlabelled is not None
+    return StepBatch(strip(BATCH.labelled, labelled), strip(BATCH.unlabelled, unlabelled))
+
+
 class Speaker:
     """What a model says of the clips of a batch, one clip at a time and without its padding."""
 
@@ -90,13 +106,16 @@ class Speaker:
         self.lengths = batch.lengths.tolist()
         self.ctc_heads = ctc_heads or model.ctc_heads
         self.output_heads = output_heads or model.output_heads
-        video, audio = batch.video.clone(), batch.audio.clone()
-        if masked:
+        self.streams = batch.streams.value
+        video, audio = (None if tensor is None else tensor.clone() for tensor in (batch.video, batch.audio))
+        if masked and video is not None:
             assert batch.video_keep is not None
-            assert batch.audio_keep is not None
             video[~batch.video_keep] = 0.0
+        if masked and audio is not None:
+            assert batch.audio_keep is not None
             audio[~batch.audio_keep] = 0.0
-        self.features = model.encode(video, audio, batch.mask)
+        modalities = [Modality(m) for m in loop.readable(self.streams)]
+        self.features = model.encode(video, audio, batch.mask, modalities)
 
     def _of(self, clip: int, modality: str) -> Tensor:
         return self.features[Modality(modality)][clip : clip + 1, : self.lengths[clip]]
@@ -117,11 +136,11 @@ class Speaker:
         """Both branches for every modality and clip."""
         return {
             m.value: [Student(self.ctc(i, m), self.decoder(i, m, prefix)) for i, prefix in enumerate(prefixes)]
-            for m in Modality
+            for m in self.features
         }
 
 
-def make(seed: int, **settings: object) -> USR2:
+def make(seed: int, streams: str = "av", **settings: object) -> USR2:
     """A student, a teacher that says much and is not always sure, and heads for pseudo-labels that differ from both."""
     torch.manual_seed(seed)
     config = ObjectiveConfig.model_validate(settings)
@@ -130,12 +149,12 @@ def make(seed: int, **settings: object) -> USR2:
     for heads in (method.ctc_heads, method.output_heads):
         for parameter in heads.parameters() if heads is not None else ():
             nn.init.normal_(parameter, std=0.3)
-    teacher, batch = method.teacher.model, BATCH.unlabelled
+    teacher, batch, richest = method.teacher.model, BATCH.unlabelled, loop.richest(streams)
     assert batch is not None
-    features = teacher.encode(batch.video, batch.audio, batch.mask)[Modality.AUDIOVISUAL]
+    features = teacher.encode(batch.video, batch.audio, batch.mask)[Modality(richest)]
     states = teacher.decode(torch.randint(VOCAB, (len(features), 6)), features, batch.mask)
-    spread(teacher.ctc_heads["av"], features[batch.mask], blank=1.0)
-    spread(teacher.output_heads["av"], states, blank=0.0)
+    spread(teacher.ctc_heads[richest], features[batch.mask], blank=1.0)
+    spread(teacher.output_heads[richest], states, blank=0.0)
     return method.train()
 
 
@@ -162,21 +181,22 @@ def plain(config: ObjectiveConfig) -> Settings:
     return Settings.among(config.model_dump())
 
 
-def labelled_parts(method: USR2 | Supervised) -> dict[str, Parts]:
-    students = Speaker(method.student, BATCH.labelled, masked=True).students([[EOS, *words] for words in TRANSCRIPTS])
+def labelled_parts(method: USR2 | Supervised, batch: StepBatch = BATCH) -> dict[str, Parts]:
+    students = Speaker(method.student, batch.labelled, masked=True).students([[EOS, *words] for words in TRANSCRIPTS])
     return {m: loop.labelled_parts(students[m], TRANSCRIPTS, EOS, plain(method.config)) for m in students}
 
 
 @torch.no_grad()
-def teacher_labels(method: USR2, autoregressive: bool) -> list[Labels]:
-    assert BATCH.unlabelled is not None
-    speaker = Speaker(twin(method.teacher.model, method.config), BATCH.unlabelled, masked=False)
+def teacher_labels(method: USR2, autoregressive: bool, batch: StepBatch = BATCH) -> list[Labels]:
+    assert batch.unlabelled is not None
+    speaker = Speaker(twin(method.teacher.model, method.config), batch.unlabelled, masked=False)
+    modality = loop.richest(speaker.streams)
     longest = loop.longest_label(plain(method.config), max(UNLABELLED))
     penalty = method.config.blank_penalty
     return [
         loop.label(
-            [loop.without_blank(row, penalty) for row in speaker.ctc(i, "av")],
-            partial(speaker.decoder, i, "av"),
+            [loop.without_blank(row, penalty) for row in speaker.ctc(i, modality)],
+            partial(speaker.decoder, i, modality),
             EOS,
             autoregressive,
             longest,
@@ -185,10 +205,12 @@ def teacher_labels(method: USR2, autoregressive: bool) -> list[Labels]:
     ]
 
 
-def unlabelled_parts(method: USR2, labels: list[Labels], autoregressive: bool) -> dict[str, Parts]:
-    assert BATCH.unlabelled is not None
+def unlabelled_parts(
+    method: USR2, labels: list[Labels], autoregressive: bool, batch: StepBatch = BATCH
+) -> dict[str, Parts]:
+    assert batch.unlabelled is not None
     heads = {"ctc_heads": method.ctc_heads, "output_heads": method.output_heads}
-    students = Speaker(method.student, BATCH.unlabelled, masked=True, **heads).students([x.prefix for x in labels])
+    students = Speaker(method.student, batch.unlabelled, masked=True, **heads).students([x.prefix for x in labels])
     settings = plain(method.config)
     return {m: loop.unlabelled_parts(students[m], labels, m, autoregressive, EOS, settings) for m in students}
 
@@ -199,22 +221,25 @@ def named(parts: Mapping[str, Parts], stream: str) -> dict[str, float]:
 
 
 @torch.no_grad()
-def expected(method: USR2, labels: list[Labels], step: int, autoregressive: bool) -> dict[str, float]:
-    """All that a step with both streams gives, by the reference."""
+def expected(
+    method: USR2, labels: list[Labels], step: int, autoregressive: bool, batch: StepBatch = BATCH
+) -> dict[str, float]:
+    """All that a step with labelled and unlabelled clips gives, by the reference."""
     settings = plain(method.config)
-    labelled, unlabelled = labelled_parts(method), unlabelled_parts(method, labels, autoregressive)
+    assert batch.unlabelled is not None
+    labelled, unlabelled = labelled_parts(method, batch), unlabelled_parts(method, labels, autoregressive, batch)
     numbers = {"total": loop.total(labelled, unlabelled, settings, step)}
     numbers |= named(labelled, "labelled") | named(unlabelled, "unlabelled")
-    return numbers | loop.watched(labels, autoregressive, settings)
+    return numbers | loop.watched(labels, autoregressive, settings, loop.richest(batch.unlabelled.streams.value))
 
 
 def measured(losses: Losses) -> dict[str, float]:
     return {"total": losses.total.item(), **{name: value.item() for name, value in losses.parts.items()}}
 
 
-def check(method: USR2, labels: list[Labels], step: int, autoregressive: bool) -> None:
+def check(method: USR2, labels: list[Labels], step: int, autoregressive: bool, batch: StepBatch = BATCH) -> None:
     """A step of the objective gives what the reference says."""
-    assert measured(method(BATCH, step)) == close_to(expected(method, labels, step, autoregressive))
+    assert measured(method(batch, step)) == close_to(expected(method, labels, step, autoregressive, batch))
 
 
 def between(confidences: list[float], rng: random.Random) -> float:
@@ -298,6 +323,24 @@ def test_a_step_with_any_settings_costs_what_the_method_says(seed: int, autoregr
     labels = teacher_labels(method, autoregressive)
     draw_thresholds(method, labels, rng)
     check(method, labels, method.config.supervised_steps + rng.randrange(6), autoregressive)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled"), [("a", "a"), ("v", "v"), ("a", "av"), ("av", "a"), ("av", "v"), ("v", "a")]
+)
+def test_a_step_costs_what_its_clips_streams_allow(labelled: str, unlabelled: str, autoregressive: bool) -> None:
+    """The teacher labels a clip from all that it has; a modality that one part of the step lacks keeps its weight."""
+    seed = ord(labelled[-1]) + ord(unlabelled[-1])
+    rng, batch = random.Random(seed), stripped(labelled, unlabelled)
+    method = make(seed, unlabelled, **drawn_settings(rng), ar_probability=float(autoregressive))
+    labels = teacher_labels(method, autoregressive, batch)
+    draw_thresholds(method, labels, rng)
+    step = method.config.supervised_steps + rng.randrange(6)
+    check(method, labels, step, autoregressive, batch)
+    names = {f"{m}/ctc/labelled" for m in loop.readable(labelled)}
+    names |= {f"{m}/ctc/unlabelled" for m in loop.readable(unlabelled)}
+    assert {name for name in method(batch, step).parts if "/ctc/" in name} == names
 
 
 @pytest.mark.parametrize("kind", ["usr", "usr2"])

@@ -13,7 +13,7 @@ LAYERS = (
     "recipe tokenizer metrics",
     "data model",
     "decoding checkpoint convert listening",
-    "objectives evaluate transcribing",
+    "objectives evaluate transcribing preparation",
     "recognizer training",
     "demo",
     "cli",

@@ -1,6 +1,7 @@
 """How the objectives behave; who gets a gradient and who does not. (What they compute: `test_equations.py`.)"""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seehear.config import SIZES
 from seehear.data.batch import Batch, Example, collate
+from seehear.modality import Modality
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
 from seehear.objectives.collapse import CollapseAlarm
@@ -19,6 +21,7 @@ from seehear.recipe import ObjectiveConfig
 
 VOCAB = 12
 EOS = VOCAB - 1
+A, V = Modality.AUDIO, Modality.VIDEO
 TINY = SIZES["tiny"].model_copy(update={"vocab_size": VOCAB, "dropout": 0.0, "stochastic_depth": 0.0})
 
 
@@ -69,6 +72,50 @@ def test_every_parameter_gets_a_gradient_and_the_teacher_none(kind: str, heads: 
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
             assert (parameter.grad != 0).any(), name
+
+
+def strip(batch: Batch, streams: Modality) -> Batch:
+    """The same clips with sound or a picture alone, or with both."""
+    if not streams.uses_video:
+        batch = replace(batch, video=None, video_keep=None)
+    if not streams.uses_audio:
+        batch = replace(batch, audio=None, audio_keep=None)
+    return batch
+
+
+@pytest.mark.parametrize("streams", [A, V])
+def test_a_stream_alone_costs_what_it_costs_beside_the_other(streams: Modality) -> None:
+    method = Supervised(USR(TINY), ObjectiveConfig()).train()
+    both = method(STEP, step=0).parts
+    alone = method(StepBatch(strip(STEP.labelled, streams)), step=0)
+    assert set(alone.parts) == {f"{streams.value}/ctc/labelled", f"{streams.value}/attention/labelled"}
+    for name, loss in alone.parts.items():
+        torch.testing.assert_close(loss, both[name], rtol=1e-6, atol=0)
+    ctc, attention = (alone.parts[f"{streams.value}/{branch}/labelled"] for branch in ("ctc", "attention"))
+    weight = ObjectiveConfig().modality_weights[streams]
+    assert alone.total.item() == pytest.approx(weight * (0.1 * ctc.item() + 0.9 * attention.item()), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["supervised", "usr2"])
+@pytest.mark.parametrize("streams", [A, V])
+def test_what_a_step_does_not_use_gets_a_gradient_of_zero_and_keeps_its_statistics(
+    kind: str, streams: Modality
+) -> None:
+    method = objective(ctc_threshold=0.0, attention_threshold=0.0) if kind == "usr2" else None
+    trained = method or Supervised(USR(TINY), ObjectiveConfig())
+    trained.train()
+    assert STEP.unlabelled is not None
+    before = {name: buffer.clone() for name, buffer in trained.student.named_buffers()}
+    unlabelled = strip(STEP.unlabelled, streams) if method else None
+    trained(StepBatch(strip(STEP.labelled, streams), unlabelled), step=50).total.backward()
+    used, idle = ("audio", "video") if streams is A else ("video", "audio")
+    for name, parameter in trained.named_parameters():
+        if not name.startswith("teacher."):
+            assert parameter.grad is not None, name
+            own = f"{idle}_frontend" in name or any(f"s.{m.value}." in name for m in Modality if m is not streams)
+            assert bool((parameter.grad == 0).all()) == own, name
+    for name, buffer in trained.student.named_buffers():
+        assert torch.equal(buffer, before[name]) == (not name.startswith(f"{used}_frontend")), name
 
 
 def test_the_supervised_start_needs_no_unlabelled_clips() -> None:

@@ -10,6 +10,7 @@ from seehear.data.clipfile import MouthClip
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.passages import Passages, join
 from seehear.data.sampler import FrameBatchSampler
+from seehear.modality import Modality
 from seehear.recipe import AugmentConfig
 from seehear.tokenizer import Tokenizer
 
@@ -28,6 +29,14 @@ def test_passages_stay_within_the_limit_and_with_one_speaker() -> None:
     lengths = [passages.length(position, seed) for position in range(10) for seed in range(50)]
     assert max(lengths) <= 100
     assert lengths == [passages.length(position, seed) for position in range(10) for seed in range(50)]
+
+
+def test_passages_keep_to_clips_of_the_same_streams() -> None:
+    mixed = [replace(clip, speaker="a", streams=list(Modality)[number % 3]) for number, clip in enumerate(UTTERANCES)]
+    passages = Passages(mixed, OFTEN, max_frames=200)
+    drawn = [passages.draw(position, seed) for position in range(10) for seed in range(50)]
+    assert {len(passage.positions) for passage in drawn} >= {1, 2, 3}
+    assert all(len({position % 3 for position in passage.positions}) == 1 for passage in drawn)
 
 
 def test_a_clip_that_fills_the_limit_stays_alone() -> None:

@@ -16,10 +16,10 @@ import pytest
 
 from seehear.cli.main import main
 from seehear.data.clipfile import MouthClip, read_clip, write_clip
-from seehear.data.contact_sheet import CONTACT_SHEET
 from seehear.data.corpus import Corpus
-from seehear.data.sources import find_sources
 from seehear.data.validation import validate
+from seehear.preparation.contact_sheet import CONTACT_SHEET
+from seehear.preparation.sources import find_sources
 
 SEEHEAR = str(Path(sys.executable).with_name("seehear"))
 Run = subprocess.CompletedProcess[str]

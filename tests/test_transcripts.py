@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from seehear.data.transcripts import Transcription, read_transcripts
 from seehear.errors import CorpusError
+from seehear.preparation.transcripts import Transcription, read_transcripts
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_random_crop_is_one_place_for_all_frames_and_reaches_every_place() -> No
     still = np.broadcast_to(FRAMES[:1], FRAMES.shape)
     places = set()
     for seed in range(600):
-        crop = random_crop(still, 0.0, np.random.default_rng(seed))
+        crop = random_crop(0.0, np.random.default_rng(seed))(still)
         assert crop.shape == (5, 88, 88)
         assert (crop == crop[:1]).all()
         places.add(crop[0].tobytes())
@@ -43,8 +43,8 @@ def test_random_crop_is_one_place_for_all_frames_and_reaches_every_place() -> No
 
 
 def test_flip_mirrors() -> None:
-    plain = random_crop(FRAMES, 0.0, np.random.default_rng(3))
-    flipped = random_crop(FRAMES, 1.0, np.random.default_rng(3))
+    plain = random_crop(0.0, np.random.default_rng(3))(FRAMES)
+    flipped = random_crop(1.0, np.random.default_rng(3))(FRAMES)
     np.testing.assert_array_equal(flipped, plain[:, :, ::-1])
 
 

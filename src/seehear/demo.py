@@ -158,7 +158,7 @@ def list_trials(corpus: Corpus) -> tuple[Trial, ...]:
 
 def babble(corpus: Corpus) -> NDArray[np.float32]:
     """Voices that no model was trained on, those of `test-voices`, at once and equally loud: (N,) samples."""
-    clips = [corpus.read(utterance).audio for utterance in corpus.split("test-voices")]
+    clips = [corpus.read(utterance).require_audio() for utterance in corpus.split("test-voices")]
     voices = [np.concatenate(clips[first::BABBLE_VOICES]) for first in range(min(BABBLE_VOICES, len(clips)))]
     length = max(map(len, voices))
     level = [np.resize(voice / np.sqrt(np.mean(voice**2)), length) for voice in voices]

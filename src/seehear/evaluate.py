@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from seehear.data.batch import Batch, evaluation_batches
-from seehear.data.corpus import Corpus, Utterance
+from seehear.data.corpus import Corpus, Utterance, count_streams
 from seehear.data.noise import mix
 from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.language_model import LanguageModel
@@ -58,10 +58,13 @@ class Condition:
         return ", ".join(filter(None, (noise, "blank video" if self.blank_video else ""))) or "clean"
 
     def apply(self, batch: Batch) -> Batch:
-        """The batch under this condition; the noise that a clip gets is a function of its id alone."""
-        if self.blank_video:
+        """The batch under this condition; the noise that a clip gets is a function of its id alone.
+
+        What is done to one stream leaves clips that lack it as they are.
+        """
+        if self.blank_video and batch.video is not None:
             batch = replace(batch, video=torch.zeros_like(batch.video))
-        if self.noise:
+        if self.noise and batch.audio is not None:
             audio = batch.audio.clone()
             for row, (id, frames) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
                 speech = audio[row, : frames * SAMPLES_PER_FRAME]
@@ -87,10 +90,12 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A modality's errors over all utterances."""
+    """A modality's errors over all utterances that can be recognised in it."""
 
     modality: Modality
     records: tuple[Record, ...]
+    lacking: int = 0
+    """Utterances that were not measured, because they lack sound or picture."""
 
     @cached_property
     def words(self) -> ErrorCounts:
@@ -148,6 +153,7 @@ class Report:
             "results": {
                 result.modality.value: {
                     "utterances": len(result.records),
+                    "utterances_without_stream": result.lacking,
                     "wer": result.wer,
                     "wer_interval": result.wer_interval,
                     "cer": result.cer,
@@ -181,19 +187,24 @@ def evaluate(
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
 
-    A batch gives the same result as its clips one by one. `on_batch` is told the number of clips just done. Raises
-    `CorpusError` for utterances without a transcript, for duplicates, and for an empty list: nothing is left out in
-    silence.
+    A batch gives the same result as its clips one by one. An utterance is decoded in those of `modalities` for which it
+    has the streams; a `Result` says how many lack one. `on_batch` is told the number of clips just done. Raises
+    `CorpusError` for utterances without a transcript, for duplicates, for an empty list, and if no utterance has the
+    streams of any of `modalities`: nothing is left out in silence.
     """
     _check(utterances)
+    decodable = _decodable(utterances, modalities)
     model.eval()
     device = next(model.parameters()).device
     started = time.monotonic()
     records: dict[tuple[Modality, str], Record] = {}
-    for clean in evaluation_batches(corpus, utterances, max_frames):
+    if on_batch and len(decodable) < len(utterances):
+        on_batch(len(utterances) - len(decodable))
+    for clean in evaluation_batches(corpus, decodable, max_frames):
         batch = condition.apply(clean).to(device)
+        wanted = [modality for modality in modalities if modality in batch.modalities]
         with precision(device, dtype):
-            encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
+            encoded = model.encode(batch.video, batch.audio, batch.mask, wanted, mask_padding=True)
             decoded = {
                 modality: decode_batch(model, features, batch.mask, modality, options, language_model)
                 for modality, features in encoded.items()
@@ -204,7 +215,7 @@ def evaluate(
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)
         if on_batch:
             on_batch(len(batch.ids))
-    results = tuple(Result(m, tuple(records[m, utterance.id] for utterance in utterances)) for m in modalities)
+    results = tuple(_result(modality, utterances, records) for modality in modalities)
     return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started)
 
 
@@ -268,6 +279,25 @@ def _check(utterances: Sequence[Utterance]) -> None:
         raise CorpusError(
             f"{len(silent)} of {len(utterances)} utterances have no transcript to compare with, as '{silent[0]}'"
         )
+
+
+def _decodable(utterances: Sequence[Utterance], modalities: Sequence[Modality]) -> list[Utterance]:
+    """Those that can be recognised in one of `modalities`. Raises `CorpusError` if there are none."""
+    found = [utterance for utterance in utterances if set(utterance.streams.readable) & set(modalities)]
+    if not found:
+        asked = ", ".join(modality.value for modality in modalities)
+        raise CorpusError(
+            f"none of the {len(utterances)} utterances can be evaluated in {asked} ({count_streams(utterances)})"
+        )
+    return found
+
+
+def _result(
+    modality: Modality, utterances: Sequence[Utterance], records: Mapping[tuple[Modality, str], Record]
+) -> Result:
+    """The records of one modality in the order of `utterances`, which may lack it."""
+    found = [records[modality, utterance.id] for utterance in utterances if (modality, utterance.id) in records]
+    return Result(modality, tuple(found), lacking=len(utterances) - len(found))
 
 
 def _record(id: str, modality: Modality, text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> Record:

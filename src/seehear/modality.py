@@ -30,3 +30,13 @@ class Modality(StrEnum):
     def uses_video(self) -> bool:
         """Whether this modality needs a mouth video."""
         return self is not Modality.AUDIO
+
+    @property
+    def contents(self) -> str:
+        """What a clip with these streams has, in words."""
+        return {"a": "sound alone", "v": "picture alone", "av": "sound and picture"}[self.value]
+
+    @property
+    def readable(self) -> tuple["Modality", ...]:
+        """The modalities in which a clip with these streams can be recognized: all three for one that has both."""
+        return tuple(m for m in Modality if m.uses_audio <= self.uses_audio and m.uses_video <= self.uses_video)

@@ -16,7 +16,7 @@ def corpus() -> None:
 @app.command()
 def validate(root: Annotated[Path, typer.Argument(help="Folder of a prepared corpus.")]) -> None:
     """Check manifest, clips and splits, and list every fault with its line. The exit status is 1 if there is one."""
-    from seehear.data.corpus import Corpus
+    from seehear.data.corpus import Corpus, count_streams
     from seehear.data.validation import validate as find_faults
     from seehear.modality import FRAME_RATE
 
@@ -30,4 +30,4 @@ def validate(root: Annotated[Path, typer.Argument(help="Folder of a prepared cor
         raise typer.Exit(1)
     utterances = Corpus.load(root).utterances.values()
     hours = sum(utterance.frames for utterance in utterances) / FRAME_RATE / 3600
-    typer.echo(f"{root}: {len(utterances)} clips, {hours:.2f} hours; {count}")
+    typer.echo(f"{root}: {len(utterances)} clips, {hours:.2f} hours; {count_streams(utterances)}; {count}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from seehear.data.corpus import Corpus, Utterance
     from seehear.decoding.language_model import LanguageModel
-    from seehear.evaluate import Condition, Record, Report
+    from seehear.evaluate import Condition, Record, Report, Result
     from seehear.metrics import Interval
     from seehear.modality import Modality
     from seehear.model.usr import USR
@@ -65,7 +65,7 @@ def evaluate(  # long because its options are
 ) -> None:
     """Word and character error rates, with substitutions, deletions, insertions and 95 % intervals.
 
-    Every utterance of the split is decoded once in each modality.
+    Every utterance of the split is decoded once in each modality for which it has the streams.
     """
     modalities = options.parse_modalities(modality)
     options.use_threads(threads)
@@ -104,7 +104,9 @@ def evaluate(  # long because its options are
     console.print(error_table(report))
     if compare:
         console.print(f"WER, this model minus {compare}; p by paired bootstrap")
-        console.print(comparison_table({r.modality: list(r.records) for r in report.results}, others, compare))
+        console.print(
+            comparison_table({r.modality: list(r.records) for r in report.results if r.records}, others, compare)
+        )
     console.print(f"{len(utterances)} utterances in {report.seconds:.1f} s; each of them in {path}")
 
 
@@ -211,16 +213,23 @@ def error_table(report: "Report") -> "Table":
     for heading in ("%", "95 % interval", "sub", "del", "ins", "ref", "clips"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in report.results:
-        clips, name = str(len(result.records)), result.modality.value.upper()
+        clips, name = count_clips(result), result.modality.value.upper()
         for label, counts, interval in (
             ("WER", result.words, result.wer_interval),
             ("CER", result.characters, result.cer_interval),
         ):
             numbers = (counts.substitutions, counts.deletions, counts.insertions, counts.reference_length)
-            table.add_row(name, label, percent(counts.rate), bounds(interval), *map(str, numbers), clips)
+            cells = map(str, numbers) if result.records else ["–"] * len(numbers)
+            table.add_row(name, label, percent(counts.rate), bounds(interval), *cells, clips)
             name = clips = ""
         table.add_section()
     return table
+
+
+def count_clips(result: "Result") -> str:
+    """How many clips were measured; if some lack sound or picture, of how many."""
+    measured = len(result.records)
+    return f"{measured} of {measured + result.lacking}" if result.lacking else str(measured)
 
 
 def comparison_table(

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from seehear.data.prepare import Outcome
+    from seehear.preparation.prepare import Outcome
 
 SHOWN = 20
 """Rejected clips that the summary lists; the others stand in rejected.jsonl."""
@@ -61,12 +61,12 @@ def prepare(
     from rich.console import Console
 
     from seehear.cli.progress import ClipProgress
-    from seehear.data import prepare as preparation
-    from seehear.data.contact_sheet import write_contact_sheet
-    from seehear.data.sources import read_splits
-    from seehear.data.transcripts import read_transcripts
     from seehear.data.workers import available_cores
     from seehear.errors import ConfigError
+    from seehear.preparation import prepare as preparation
+    from seehear.preparation.contact_sheet import write_contact_sheet
+    from seehear.preparation.sources import read_splits
+    from seehear.preparation.transcripts import read_transcripts
 
     if landmarks and cropped:
         raise ConfigError("--landmarks and --cropped exclude each other")
@@ -86,7 +86,7 @@ def prepare(
                 workers=workers or available_cores(),
                 on_clip=progress.advance,
             )
-        sheet = write_contact_sheet(outcome.corpus, outcome.prepared) if outcome.prepared else None
+        sheet = write_contact_sheet(outcome.corpus, outcome.prepared)
     console = Console(soft_wrap=True, highlight=False)
     _summarise(console, out, outcome, sheet)
     if outcome.rejected:

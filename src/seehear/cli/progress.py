@@ -10,9 +10,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from seehear.data.prepare import Prepared
-from seehear.data.sources import Rejected
 from seehear.modality import FRAME_RATE
+from seehear.preparation.prepare import Prepared
+from seehear.preparation.sources import Rejected
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""

@@ -15,7 +15,7 @@ from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
 from seehear.data.passages import Passages, join
 from seehear.data.transforms import augment_clip, central_crop, normalise_video, stillness, visible
-from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME
+from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.recipe import AugmentConfig
 from seehear.tokenizer import Tokenizer
 
@@ -25,16 +25,16 @@ BABBLE_VOICES = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips padded to the longest; padding is zero after normalisation.
+    """Clips of the same streams, padded to the longest; padding is zero after normalisation.
 
     B clips, T frames, S = 640·T samples, U tokens. The last five fields are there in training only.
     """
 
     ids: tuple[str, ...]
-    video: Tensor
-    """(B, T, 88, 88) float32, normalised."""
-    audio: Tensor
-    """(B, S) float32."""
+    video: Tensor | None
+    """(B, T, 88, 88) float32, normalised; None if the clips have sound alone."""
+    audio: Tensor | None
+    """(B, S) float32; None if the clips have a picture alone."""
     lengths: Tensor
     """(B,) int64, in frames."""
     texts: tuple[str | None, ...] = ()
@@ -50,9 +50,29 @@ class Batch:
     """(B, S) float32, added to what the student hears."""
 
     @property
+    def streams(self) -> Modality:
+        """What the clips have: sound, picture or both. Also the modality in which most is known of them."""
+        if self.video is None:
+            return Modality.AUDIO
+        return Modality.VIDEO if self.audio is None else Modality.AUDIOVISUAL
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities in which the clips can be recognised."""
+        return self.streams.readable
+
+    @property
+    def padded_length(self) -> int:
+        """T: frames of each clip, padding counted."""
+        if self.video is not None:
+            return self.video.shape[1]
+        assert self.audio is not None, "a clip has sound, a picture or both"
+        return self.audio.shape[1] // SAMPLES_PER_FRAME
+
+    @property
     def mask(self) -> Tensor:
         """(B, T) bool, True on real frames."""
-        return torch.arange(self.video.shape[1], device=self.lengths.device) < self.lengths[:, None]
+        return torch.arange(self.padded_length, device=self.lengths.device) < self.lengths[:, None]
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -67,14 +87,14 @@ class Batch:
         changed: dict[str, Any] = {name: change(value) for name, value in values if isinstance(value, Tensor)}
         return replace(self, **changed)
 
-    def student_view(self) -> tuple[Tensor, Tensor]:
+    def student_view(self) -> tuple[Tensor | None, Tensor | None]:
         """Video (B, T, 88, 88) and audio (B, S) as the student gets them: noisy, and masked with zeros."""
         video, audio = self.video, self.audio
-        if self.noise is not None:
+        if audio is not None and self.noise is not None:
             audio = audio + self.noise
-        if self.video_keep is not None:
+        if video is not None and self.video_keep is not None:
             video = video * self.video_keep[:, :, None, None]
-        if self.audio_keep is not None:
+        if audio is not None and self.audio_keep is not None:
             audio = audio * self.audio_keep
         return video, audio
 
@@ -84,8 +104,8 @@ class Example:
     """One clip on its way into a batch; the fields are those of `Batch` without the first dimension."""
 
     id: str
-    video: NDArray[np.float32]
-    audio: NDArray[np.float32]
+    video: NDArray[np.float32] | None
+    audio: NDArray[np.float32] | None
     text: str | None = None
     tokens: list[int] | None = None
     video_keep: NDArray[np.bool_] | None = None
@@ -93,37 +113,49 @@ class Example:
     noise_snr_db: float | None = None
     noise_seed: int = 0
 
+    @property
+    def num_frames(self) -> int:
+        """Its length in video frames, also where there is no video."""
+        if self.video is not None:
+            return len(self.video)
+        assert self.audio is not None, "a clip has sound, a picture or both"
+        return len(self.audio) // SAMPLES_PER_FRAME
 
-def _padded(rows: Sequence[NDArray[np.generic]], length: int, dtype: torch.dtype) -> Tensor:
-    """Stack arrays whose first dimension is at most `length`, zero-padded to it."""
-    stacked = torch.zeros(len(rows), length, *rows[0].shape[1:], dtype=dtype)
-    for target, row in zip(stacked, rows, strict=True):
+
+def _padded(rows: Sequence[NDArray[Any] | None], length: int, dtype: torch.dtype) -> Tensor | None:
+    """Stack arrays whose first dimension is at most `length`, zero-padded to it; None if there are none."""
+    present = [row for row in rows if row is not None]
+    if not present:
+        return None
+    assert len(present) == len(rows), "the clips of a batch have the same streams"
+    stacked = torch.zeros(len(present), length, *present[0].shape[1:], dtype=dtype)
+    for target, row in zip(stacked, present, strict=True):
         target[: len(row)] = torch.from_numpy(row)
     return stacked
 
 
-def _babble(examples: Sequence[Example]) -> list[NDArray[np.float32]]:
-    """For each example, what is added to its sound: other clips of the batch at the drawn ratio, or silence."""
+def _babble(voices: Sequence[NDArray[np.float32]], examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+    """For each example, what is added to its sound, one of `voices`: others of them at the drawn ratio, or silence."""
     noises = []
-    for index, example in enumerate(examples):
-        noise = np.zeros_like(example.audio)
-        others = [other.audio for other in examples[:index] + examples[index + 1 :]]  # type: ignore[operator]
+    for index, (voice, example) in enumerate(zip(voices, examples, strict=True)):
+        noise = np.zeros_like(voice)
+        others = [*voices[:index], *voices[index + 1 :]]
         if example.noise_snr_db is not None and others:
             rng = np.random.default_rng(example.noise_seed)
-            voices = rng.choice(len(others), size=min(BABBLE_VOICES, len(others)), replace=False)
-            babble = sum(np.resize(others[voice], noise.shape) for voice in voices)
-            noise = mix(example.audio, np.asarray(babble, dtype=np.float32), example.noise_snr_db, rng) - example.audio
+            chosen = rng.choice(len(others), size=min(BABBLE_VOICES, len(others)), replace=False)
+            babble = sum(np.resize(others[number], noise.shape) for number in chosen)
+            noise = mix(voice, np.asarray(babble, dtype=np.float32), example.noise_snr_db, rng) - voice
         noises.append(noise)
     return noises
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Pad examples into a batch."""
-    lengths = [len(example.video) for example in examples]
+    """Pad examples, all of the same streams, into a batch."""
+    lengths = [example.num_frames for example in examples]
     frames, samples = max(lengths), max(lengths) * SAMPLES_PER_FRAME
-    masked = examples[0].video_keep is not None
     tokens = [np.asarray(example.tokens, dtype=np.int64) for example in examples if example.tokens is not None]
-    noisy = any(example.noise_snr_db is not None for example in examples)
+    voices = [example.audio for example in examples if example.audio is not None]
+    noisy = voices and any(example.noise_snr_db is not None for example in examples)
     return Batch(
         ids=tuple(example.id for example in examples),
         video=_padded([example.video for example in examples], frames, torch.float32),
@@ -132,18 +164,15 @@ def collate(examples: Sequence[Example]) -> Batch:
         texts=tuple(example.text for example in examples),
         tokens=_padded(tokens, max(map(len, tokens)), torch.int64) if tokens else None,
         token_lengths=torch.tensor([len(row) for row in tokens]) if tokens else None,
-        video_keep=_padded([e.video_keep for e in examples if e.video_keep is not None], frames, torch.bool)
-        if masked
-        else None,
-        audio_keep=_padded([e.audio_keep for e in examples if e.audio_keep is not None], samples, torch.bool)
-        if masked
-        else None,
-        noise=_padded(_babble(examples), samples, torch.float32) if noisy else None,
+        video_keep=_padded([example.video_keep for example in examples], frames, torch.bool),
+        audio_keep=_padded([example.audio_keep for example in examples], samples, torch.bool),
+        noise=_padded(_babble(voices, examples), samples, torch.float32) if noisy else None,
     )
 
 
 def _evaluation_example(clip: MouthClip, id: str, text: str | None) -> Example:
-    return Example(id=id, video=normalise_video(central_crop(clip.video)), audio=clip.audio, text=text)
+    video = None if clip.video is None else normalise_video(central_crop(clip.video))
+    return Example(id=id, video=video, audio=clip.audio, text=text)
 
 
 def single(clip: MouthClip, id: str = "") -> Batch:
@@ -152,12 +181,17 @@ def single(clip: MouthClip, id: str = "") -> Batch:
 
 
 def evaluation_batches(corpus: Corpus, utterances: Sequence[Utterance], max_frames: int) -> Iterator[Batch]:
-    """Batches of up to `max_frames` frames (padding counted), shortest clips first; each utterance once."""
-    by_length = sorted(utterances, key=lambda utterance: (utterance.frames, utterance.id))
-    for group in fill([utterance.frames for utterance in by_length], max_frames):
-        yield collate(
-            [_evaluation_example(corpus.read(by_length[i]), by_length[i].id, by_length[i].text) for i in group]
-        )
+    """Batches of up to `max_frames` frames (padding counted), each utterance once.
+
+    Those of each kind of streams follow each other, shortest clips first.
+    """
+    for streams in Modality:
+        of_kind = [utterance for utterance in utterances if utterance.streams is streams]
+        by_length = sorted(of_kind, key=lambda utterance: (utterance.frames, utterance.id))
+        for group in fill([utterance.frames for utterance in by_length], max_frames):
+            yield collate(
+                [_evaluation_example(corpus.read(by_length[i]), by_length[i].id, by_length[i].text) for i in group]
+            )
 
 
 def fill(frames: Sequence[int] | NDArray[np.int64], max_frames: int) -> list[list[int]]:
@@ -215,17 +249,17 @@ class TrainingClips(Dataset[Example]):
             elif passage != ((position,), (0, 0)):
                 clip = join([self._read(utterance) for utterance in utterances], passage.pauses, rng)
         clip = augment_clip(clip, self.augment, rng)
-        assert clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
-        video_keep, audio_keep = visible(len(clip.video), self.augment, rng)
+        assert clip.video is None or clip.video.shape[1:] == (INPUT_SIZE, INPUT_SIZE)
+        video_keep, audio_keep = visible(clip.frames, self.augment, rng)
         noisy = rng.random() < self.augment.noise_probability
         return Example(
             id="+".join(utterance.id for utterance in utterances),
-            video=normalise_video(clip.video),
+            video=None if clip.video is None else normalise_video(clip.video),
             audio=clip.audio,
             text=text,
             tokens=self.tokenizer.encode(text or "") if self.tokenizer else None,
-            video_keep=video_keep,
-            audio_keep=audio_keep,
+            video_keep=None if clip.video is None else video_keep,
+            audio_keep=None if clip.audio is None else audio_keep,
             noise_snr_db=float(rng.uniform(*self.augment.noise_snr_db)) if noisy else None,
             noise_seed=seed,
         )
@@ -239,8 +273,7 @@ class TrainingClips(Dataset[Example]):
         clip = self._cache.get(utterance.id)
         if clip is None:
             clip = self.corpus.read(utterance)
-            size = clip.video.nbytes + clip.audio.nbytes
-            if size <= self.cache_bytes:
-                self.cache_bytes -= size
+            if clip.nbytes <= self.cache_bytes:
+                self.cache_bytes -= clip.nbytes
                 self._cache[utterance.id] = clip
         return clip

@@ -2,12 +2,13 @@
 
 OUT/
 ├── manifest.jsonl      one Utterance per line
-├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s) and mono 16 kHz sound; plays anywhere
+├── clips/ID.mp4        mouth video (96×96 grey, 25 frames/s), mono 16 kHz sound, or both; plays anywhere
 ├── splits/NAME.txt     ids, one per line
-└── …                   what else is known about it: see `seehear.data.prepare` and `seehear.data.synthetic`
+└── …                   what else is known about it: see `seehear.preparation.prepare` and `seehear.data.synthetic`
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from typing import Any
 from seehear.data.clipfile import MouthClip, read_clip
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
-from seehear.modality import FRAME_RATE
+from seehear.modality import FRAME_RATE, Modality
 
 MANIFEST = "manifest.jsonl"
 SPLITS = "splits"
@@ -37,9 +38,11 @@ class Utterance:
     speaker: str | None = None
     source: str | None = None
     """Where the clip comes from: a file name, or "synthetic"."""
+    streams: Modality = Modality.AUDIOVISUAL
+    """What the clip has: sound, picture or both."""
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's keys; what is not known is left out."""
+        """The manifest's keys; what is not known is left out, and so is `streams` of a clip that has both."""
         values = {
             "id": self.id,
             "clip": self.clip,
@@ -48,6 +51,7 @@ class Utterance:
             "text": self.text,
             "speaker": self.speaker,
             "source": self.source,
+            "streams": None if self.streams is Modality.AUDIOVISUAL else self.streams.value,
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -103,8 +107,11 @@ class Corpus:
         return {**{line["id"]: line["text"] for line in hidden}, **known}
 
     def read(self, utterance: Utterance) -> MouthClip:
-        """The clip of `utterance`."""
-        return read_clip(self.root / utterance.clip)
+        """The clip of `utterance`. Raises `CorpusError` if it has other streams than the manifest says."""
+        clip = read_clip(self.root / utterance.clip)
+        if clip.streams is not utterance.streams:
+            raise CorpusError(f"{self.root / utterance.clip}: {other_streams(clip, utterance)}")
+        return clip
 
     @classmethod
     def write(cls, root: Path, utterances: Iterable[Utterance], splits: Mapping[str, Sequence[str]]) -> "Corpus":
@@ -120,6 +127,17 @@ class Corpus:
         return corpus
 
 
+def other_streams(clip: MouthClip, utterance: Utterance) -> str:
+    """How the streams of `clip` differ from those of its line in the manifest, in words."""
+    return f"{clip.streams.contents} in the file, {utterance.streams.contents} in the manifest ('streams')"
+
+
+def count_streams(utterances: Iterable[Utterance]) -> str:
+    """How many of the clips have a single stream, in words: "sound alone: 97; picture alone: 0"."""
+    counts = Counter(utterance.streams for utterance in utterances)
+    return "; ".join(f"{kind.contents}: {counts[kind]}" for kind in (Modality.AUDIO, Modality.VIDEO))
+
+
 def parse_utterance(line: str, place: str) -> Utterance:
     """The utterance of a manifest line. Raises `CorpusError` that begins with `place` and names every fault."""
     try:
@@ -128,7 +146,10 @@ def parse_utterance(line: str, place: str) -> Utterance:
         raise CorpusError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from error
     if faults := _faults(values):
         raise CorpusError(f"{place}: {'; '.join(faults)}")
-    return Utterance(**{key: values[key] for key in ("id", "clip", "frames", *OPTIONAL) if key in values})
+    streams = Modality(values.get("streams", Modality.AUDIOVISUAL))
+    return Utterance(
+        **{key: values[key] for key in ("id", "clip", "frames", *OPTIONAL) if key in values}, streams=streams
+    )
 
 
 def _faults(values: Any) -> list[str]:
@@ -147,6 +168,8 @@ def _faults(values: Any) -> list[str]:
         faults.append("'frames' must be an integer above 0")
     elif duration is not None and not (isinstance(duration, int | float) and abs(duration * FRAME_RATE - frames) < 1):
         faults.append(f"'duration' {duration} is not that of {frames} frames")
+    if values.get("streams", Modality.AUDIOVISUAL) not in list(Modality):
+        faults.append('\'streams\' must be "a", "v" or "av"')
     return faults
 
 

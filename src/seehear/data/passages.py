@@ -9,7 +9,7 @@ import numpy as np
 from seehear.data.clipfile import MouthClip
 from seehear.data.corpus import Utterance
 from seehear.data.transforms import stillness
-from seehear.modality import FRAME_RATE
+from seehear.modality import FRAME_RATE, Modality
 from seehear.recipe import AugmentConfig
 
 
@@ -21,17 +21,17 @@ class Passage(NamedTuple):
 
 
 class Passages:
-    """Draws passages from some utterances, of one speaker each where speakers are known."""
+    """Draws passages from some utterances, of one speaker each where speakers are known, and of the same streams."""
 
     def __init__(self, utterances: Sequence[Utterance], augment: AugmentConfig, max_frames: int) -> None:
         self.frames = [utterance.frames for utterance in utterances]
-        self.speakers = [utterance.speaker for utterance in utterances]
+        self.groups = [(utterance.speaker, utterance.streams) for utterance in utterances]
         self.probability = augment.join_probability
         self.longest_pause = round(augment.join_pause * FRAME_RATE)
         self.max_frames = max_frames
-        self._of_speaker: dict[str | None, list[int]] = defaultdict(list)
-        for position, speaker in enumerate(self.speakers):
-            self._of_speaker[speaker].append(position)
+        self._of_group: dict[tuple[str | None, Modality], list[int]] = defaultdict(list)
+        for position, group in enumerate(self.groups):
+            self._of_group[group].append(position)
 
     def draw(self, position: int, seed: int) -> Passage:
         """The passage that begins with the clip at `position`, or that clip alone; the same for the same `seed`."""
@@ -42,7 +42,7 @@ class Passages:
         before, after = (min(int(pause), room // 2) for pause in rng.integers(self.longest_pause + 1, size=2))
         room -= before + after
         positions, pauses = [position], [before]
-        candidates = self._of_speaker[self.speakers[position]]
+        candidates = self._of_group[self.groups[position]]
         while rng.random() < self.probability:
             other = candidates[int(rng.integers(len(candidates)))]
             pause = int(rng.integers(self.longest_pause + 1))
@@ -60,11 +60,15 @@ class Passages:
 
 
 def join(clips: Sequence[MouthClip], pauses: Sequence[int], rng: np.random.Generator) -> MouthClip:
-    """The clips one after the other; in a pause the mouth before it keeps still, in the first the mouth after it."""
+    """The clips, all of the same streams, one after the other.
+
+    In a pause the mouth before it keeps still, in the first the mouth after it.
+    """
     parts = [stillness(clips[0], pauses[0], rng)]
     for clip, pause in zip(clips, pauses[1:], strict=True):
-        backwards = MouthClip(clip.video[::-1], clip.audio)
+        backwards = clip.change(lambda video: video[::-1], lambda audio: audio)
         parts += [clip, stillness(backwards, pause, rng)]
-    return MouthClip(
-        video=np.concatenate([part.video for part in parts]), audio=np.concatenate([part.audio for part in parts])
+    return parts[0].change(
+        lambda _: np.concatenate([part.require_video() for part in parts]),
+        lambda _: np.concatenate([part.require_audio() for part in parts]),
     )

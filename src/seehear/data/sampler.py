@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from seehear.data.batch import Batch, TrainingClips, collate, fill
+from seehear.modality import Modality
 
 LENGTH_JITTER = 0.1
 """Clips are sorted by length times a random factor of up to 1 ± this, so that batches differ between epochs."""
@@ -18,8 +19,9 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
 
     Each epoch shuffles the clips, sorts them roughly by length, fills batches up to `max_frames` (padding counted) and
     shuffles groups of `group` of them: the batches of one optimiser step, on all processes, are of about equal length.
-    Some batches come twice in an epoch where their number is no multiple of `group`. `length` tells how long the clip
-    of a position and seed is, where that differs from `frames`.
+    Where clips differ in their `streams` (one for each of `frames`), the batches of a group have the same ones. Some
+    batches come more than once in an epoch where the number of their kind is no multiple of `group`. `length` tells how
+    long the clip of a position and seed is, where that differs from `frames`.
 
     `start` skips that many batches, which is how a run resumes; of the rest, every `stride`-th is given: with the rank
     of a process added to `start`, each process has its own, and all have equally many.
@@ -35,6 +37,7 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         stride: int = 1,
         group: int = 1,
         length: Callable[[int, int], int] | None = None,
+        streams: Sequence[Modality] | None = None,
     ) -> None:
         self.frames = np.asarray(frames)
         self.max_frames = max_frames
@@ -42,6 +45,7 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         self.start = start
         self.stride = stride
         self.group = group
+        self.streams = list(streams) if streams is not None else [Modality.AUDIOVISUAL] * len(frames)
         self.length = length or (lambda position, _: int(self.frames[position]))
 
     def epoch(self, number: int) -> list[list[tuple[int, int]]]:
@@ -55,11 +59,14 @@ class FrameBatchSampler(Sampler[list[tuple[int, int]]]):
         ]
         lengths = {clip: self.length(*clip) for clip in clips}
         clips.sort(key=lambda clip: lengths[clip] * jitter[clip[0]])
-        filled = fill([lengths[clip] for clip in clips], self.max_frames)
-        batches = [[clips[i] for i in batch] for batch in filled]
-        missing = -len(batches) % self.group
-        batches += (batches * self.group)[-missing:] if missing else []
-        groups = [batches[i : i + self.group] for i in range(0, len(batches), self.group)]
+        groups: list[list[list[tuple[int, int]]]] = []
+        for streams in Modality:
+            of_kind = [clip for clip in clips if self.streams[clip[0]] is streams]
+            filled = fill([lengths[clip] for clip in of_kind], self.max_frames)
+            batches = [[of_kind[i] for i in batch] for batch in filled]
+            missing = -len(batches) % self.group
+            batches += (batches * self.group)[-missing:] if missing else []
+            groups += [batches[i : i + self.group] for i in range(0, len(batches), self.group)]
         rng.shuffle(groups)
         return [batch for group in groups for batch in group]
 

@@ -177,7 +177,7 @@ def _make(job: _Job) -> tuple[Utterance, Truth]:
     utterance = Utterance(
         id=job.name,
         clip=path,
-        frames=len(made.clip.video),
+        frames=made.clip.frames,
         text=made.text if job.split.labelled else None,
         speaker=made.speaker,
         source="synthetic",

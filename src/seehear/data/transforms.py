@@ -1,5 +1,7 @@
 """What happens to a mouth clip on its way to the model: crop, flip, normalise, mask (METHOD §1 and §6)."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,11 +29,11 @@ def central_crop(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return frames[:, offset : offset + INPUT_SIZE, offset : offset + INPUT_SIZE]
 
 
-def random_crop(frames: NDArray[np.uint8], flip_probability: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random 88×88 crop and horizontal flip, the same for all frames of a clip."""
+def random_crop(flip_probability: float, rng: np.random.Generator) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """What takes an 88×88 crop of frames (T, 96, 96), at a random place that all share, and perhaps flips it."""
     top, left = rng.integers(CROP_SIZE - INPUT_SIZE + 1, size=2)
-    cropped = frames[:, top : top + INPUT_SIZE, left : left + INPUT_SIZE]
-    return cropped[:, :, ::-1] if rng.random() < flip_probability else cropped
+    columns = -1 if rng.random() < flip_probability else 1
+    return lambda frames: frames[:, top : top + INPUT_SIZE, left : left + INPUT_SIZE][:, :, ::columns]
 
 
 def span_mask(length: int, rate: int, every: float, longest: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -61,11 +63,13 @@ def visible(
 
 def change_speed(clip: MouthClip, factor: float) -> MouthClip:
     """The clip played `factor` times as fast: nearest frames, interpolated samples."""
-    frames = max(1, round(len(clip.video) / factor))
-    nearest = ((np.arange(frames) + 0.5) * factor).astype(np.int64).clip(max=len(clip.video) - 1)
+    frames = max(1, round(clip.frames / factor))
+    nearest = ((np.arange(frames) + 0.5) * factor).astype(np.int64).clip(max=clip.frames - 1)
     times = np.arange(frames * SAMPLES_PER_FRAME) * factor
-    audio = np.interp(times, np.arange(len(clip.audio)), clip.audio, right=0.0)
-    return MouthClip(video=clip.video[nearest], audio=audio.astype(np.float32))
+    return clip.change(
+        lambda video: video[nearest],
+        lambda audio: np.interp(times, np.arange(len(audio)), audio, right=0.0).astype(np.float32),
+    )
 
 
 def stillness(clip: MouthClip, frames: int, rng: np.random.Generator) -> MouthClip:
@@ -75,19 +79,33 @@ def stillness(clip: MouthClip, frames: int, rng: np.random.Generator) -> MouthCl
     The noise is white, of a random level far below the clip's own; sometimes there is none.
     """
     steps = rng.integers(-1, 2, size=frames).cumsum()
-    still = np.abs((steps + STILL_FRAMES) % (2 * STILL_FRAMES) - STILL_FRAMES).clip(max=len(clip.video) - 1)
-    level = np.sqrt(np.mean(clip.audio**2)) * 10.0 ** (-rng.uniform(*FAINTER_DB) / 20.0) if rng.random() < 0.8 else 0.0
-    noise = rng.standard_normal(frames * SAMPLES_PER_FRAME, dtype=np.float32) * np.float32(level)
-    return MouthClip(video=clip.video[still], audio=noise)
+    still = np.abs((steps + STILL_FRAMES) % (2 * STILL_FRAMES) - STILL_FRAMES).clip(max=clip.frames - 1)
+    share = 10.0 ** (-rng.uniform(*FAINTER_DB) / 20.0) if rng.random() < 0.8 else 0.0
+    noise = rng.standard_normal(frames * SAMPLES_PER_FRAME, dtype=np.float32)
+    return clip.change(lambda video: video[still], lambda audio: noise * np.float32(np.sqrt(np.mean(audio**2)) * share))
 
 
 def augment_clip(clip: MouthClip, augment: AugmentConfig, rng: np.random.Generator) -> MouthClip:
-    """Crop and flip the video at random; vary speed, contrast and loudness if asked."""
+    """Crop and flip the video at random; vary speed, contrast and loudness if asked.
+
+    What is drawn for one stream does not depend on whether the clip has the other.
+    """
     if augment.speed:
         clip = change_speed(clip, 1.0 + augment.speed * rng.uniform(-1, 1))
-    video = random_crop(clip.video, augment.flip_probability, rng)
+    crop = random_crop(augment.flip_probability, rng)
+    scale, shift = 1.0, 0.0
     if augment.contrast:
         scale, shift = 1.0 + augment.contrast * rng.uniform(-1, 1), 64.0 * augment.contrast * rng.uniform(-1, 1)
-        video = np.clip((video.astype(np.float32) - 127.5) * scale + 127.5 + shift, 0, 255).astype(np.uint8)
     gain = 10.0 ** (rng.uniform(-augment.gain_db, augment.gain_db) / 20.0) if augment.gain_db else 1.0
-    return MouthClip(video=np.ascontiguousarray(video), audio=clip.audio * np.float32(gain))
+    return clip.change(
+        lambda video: np.ascontiguousarray(_recolor(crop(video), scale, shift)),
+        lambda audio: audio * np.float32(gain),
+    )
+
+
+def _recolor(video: NDArray[np.uint8], scale: float, shift: float) -> NDArray[np.uint8]:
+    """Grey values with another contrast (1.0: the same) and brightness (0.0)."""
+    if (scale, shift) == (1.0, 0.0):
+        return video
+    changed = np.clip((video.astype(np.float32) - 127.5) * scale + 127.5 + shift, 0, 255)
+    return np.asarray(changed, dtype=np.uint8)

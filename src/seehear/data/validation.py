@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from seehear.data.clipfile import read_clip
-from seehear.data.corpus import MANIFEST, SPLITS, Utterance, parse_utterance
+from seehear.data.corpus import MANIFEST, SPLITS, Utterance, other_streams, parse_utterance
 from seehear.data.workers import available_cores
 from seehear.errors import CorpusError, MediaError
 
@@ -89,10 +89,14 @@ def _clip_fault(root: Path, utterance: Utterance) -> str | None:
     if not path.is_file():
         return f"the clip '{utterance.clip}' is missing"
     try:
-        frames = len(read_clip(path).video)
+        clip = read_clip(path)
     except MediaError as error:
         return str(error)
-    return None if frames == utterance.frames else f"{frames} frames in '{utterance.clip}', not {utterance.frames}"
+    if clip.streams is not utterance.streams:
+        return f"'{utterance.clip}': {other_streams(clip, utterance)}"
+    if clip.frames != utterance.frames:
+        return f"{clip.frames} frames in '{utterance.clip}', not {utterance.frames}"
+    return None
 
 
 def _unlisted(root: Path, listed: set[str]) -> list[Fault]:

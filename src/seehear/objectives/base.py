@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seehear.data.batch import Batch
+from seehear.modality import Modality
 from seehear.model.usr import USR
 
 
@@ -32,14 +33,19 @@ class StepBatch:
         return StepBatch(self.labelled.to(device), self.unlabelled.to(device) if self.unlabelled else None)
 
     @property
+    def parts(self) -> tuple[Batch, ...]:
+        """The batches of the streams that are used."""
+        return (self.labelled, self.unlabelled) if self.unlabelled else (self.labelled,)
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The clips of the step."""
-        return self.labelled.ids + (self.unlabelled.ids if self.unlabelled else ())
+        return tuple(id for part in self.parts for id in part.ids)
 
     @property
     def num_frames(self) -> int:
         """Video frames of the step, padding not counted."""
-        return int(self.labelled.lengths.sum()) + (int(self.unlabelled.lengths.sum()) if self.unlabelled else 0)
+        return sum(int(part.lengths.sum()) for part in self.parts)
 
 
 class Objective(nn.Module):
@@ -50,6 +56,19 @@ class Objective(nn.Module):
     def forward(self, batch: StepBatch, step: int) -> Losses:
         """The losses of step `step`, counted from 0."""
         raise NotImplementedError
+
+    def reaching_all(self, total: Tensor, batch: StepBatch) -> Tensor:
+        """`total` of a step, with a gradient of 0 for what only clips of other streams use.
+
+        All processes then have gradients for the same parameters, and these do not depend on how the run is spread:
+        the optimiser moves a frontend or a head that a step does not use as it does for a gradient of 0. Encoder and
+        decoder are used by all clips; the rest is added where clips lack a stream.
+        """
+        if all(part.streams is Modality.AUDIOVISUAL for part in batch.parts):
+            return total
+        shared = {*self.student.encoder.parameters(), *self.student.decoder.parameters()}
+        others = [p for p in self.parameters() if p.requires_grad and p not in shared]
+        return total + 0.0 * torch.stack([parameter.sum() for parameter in others]).sum()
 
     def needs_unlabelled(self, step: int) -> bool:
         """Whether step `step` uses the unlabelled stream."""

@@ -25,11 +25,14 @@ def decode_all(
 def labelled_losses(
     student: USR, batch: Batch, config: ObjectiveConfig
 ) -> tuple[dict[Modality, Tensor], dict[str, Tensor]]:
-    """The loss of each modality on labelled clips, λ·CTC + (1−λ)·attention, and its detached parts by name."""
+    """The loss of each modality on labelled clips, λ·CTC + (1−λ)·attention, and its detached parts by name.
+
+    The modalities are those that the clips' streams allow.
+    """
     assert batch.tokens is not None, "a labelled batch has tokens"
     assert batch.token_lengths is not None
     video, audio = batch.student_view()
-    features = student.encode(video, audio, batch.mask)
+    features = student.encode(video, audio, batch.mask, batch.modalities)
     hidden = decode_all(student, features, batch.mask, with_sos(batch.tokens, student.sos))
     targets = with_eos(batch.tokens, batch.token_lengths, student.eos)
     weights = position_mask(batch.token_lengths + 1, targets.shape[1]).float()
@@ -57,7 +60,7 @@ class Supervised(Objective):
         self.config = config
 
     def forward(self, batch: StepBatch, step: int) -> Losses:
-        """The weighted sum over modalities."""
+        """The weighted sum over the modalities that the clips have."""
         losses, parts = labelled_losses(self.student, batch.labelled, self.config)
         total = torch.stack([self.config.modality_weights[m] * loss for m, loss in losses.items()]).sum()
-        return Losses(total, parts)
+        return Losses(self.reaching_all(total, batch), parts)

@@ -1,8 +1,9 @@
 """The teacher: a moving average of the student that labels clips nobody has transcribed (METHOD §2 and §3).
 
-It sees each clip unmasked, with sound and lips. Its CTC head gives one label sequence; its decoder gives another:
-token by token (autoregressive) or, the idea of USR 2.0, in one parallel pass over the CTC labels (CTC-driven teacher
-forcing): ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token with ỹ_CTC.
+It sees each clip unmasked, with sound and lips where the clip has both. Its CTC head gives one label sequence; its
+decoder gives another: token by token (autoregressive) or, the idea of USR 2.0, in one parallel pass over the CTC labels
+(CTC-driven teacher forcing): ỹ_Att,u = argmax P(· | ỹ_CTC,<u), wrong as a sentence perhaps, but paired token by token
+with ỹ_CTC.
 """
 
 import contextlib
@@ -105,14 +106,14 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def label(self, batch: Batch, autoregressive: bool) -> PseudoLabels:
-        """Label the unmasked, audiovisual clips of `batch`."""
-        modality = Modality.AUDIOVISUAL
+        """Label the unmasked clips of `batch` from all that they have, by the heads of that modality."""
+        modality = batch.streams
         features = self.model.encode(batch.video, batch.audio, batch.mask, [modality])[modality]
         logits = self.model.ctc_logits(features, modality)
         if self.blank_penalty:
             logits[..., BLANK] -= self.blank_penalty
         ctc = ctc_greedy(logits, batch.mask)
-        decoded = (self._autoregressive if autoregressive else self._ctc_driven)(features, batch.mask, ctc)
+        decoded = (self._autoregressive if autoregressive else self._ctc_driven)(features, batch.mask, ctc, modality)
         return PseudoLabels(
             autoregressive=autoregressive,
             ctc_tokens=ctc.tokens,
@@ -123,18 +124,18 @@ class Teacher(nn.Module):
             **decoded._asdict(),
         )
 
-    def _ctc_driven(self, features: Tensor, mask: Tensor, ctc: GreedyCTC) -> DecoderLabels:
+    def _ctc_driven(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, modality: Modality) -> DecoderLabels:
         """One decoder pass on [sos, ỹ_CTC]."""
         prefix = with_sos(ctc.tokens, self.model.sos)
-        logits = self.model.logits(self.model.decode(prefix, features, mask), Modality.AUDIOVISUAL)
+        logits = self.model.logits(self.model.decode(prefix, features, mask), modality)
         probability, tokens = logits.float().softmax(-1).max(-1)
         return DecoderLabels(tokens, ctc.lengths + 1, probability, prefix)
 
-    def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC) -> DecoderLabels:
+    def _autoregressive(self, features: Tensor, mask: Tensor, ctc: GreedyCTC, modality: Modality) -> DecoderLabels:
         """Greedy decoding, at most ⌊T·max_label_ratio⌋ tokens."""
         max_tokens = max(1, int(features.shape[1] * self.max_label_ratio))
         with _cast_once(self.model):
-            greedy = attention_greedy(self.model, features, mask, Modality.AUDIOVISUAL, max_tokens)
+            greedy = attention_greedy(self.model, features, mask, modality, max_tokens)
         prefix = with_sos(greedy.tokens[:, :-1], self.model.sos)
         return DecoderLabels(greedy.tokens, greedy.lengths, greedy.log_probs.exp(), prefix)
 

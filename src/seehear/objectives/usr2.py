@@ -90,7 +90,10 @@ class USR2(Objective):
             self.output_heads.load_state_dict(self.student.output_heads.state_dict())
 
     def forward(self, batch: StepBatch, step: int) -> Losses:
-        """The labelled and unlabelled losses of every modality, weighted."""
+        """The labelled and unlabelled losses of every modality, weighted.
+
+        A modality that only the labelled or only the unlabelled clips have keeps the weight of that part.
+        """
         labelled, parts = labelled_losses(self.student, batch.labelled, self.config)
         unlabelled: dict[Modality, Tensor] = {}
         if self.needs_unlabelled(step):
@@ -99,17 +102,17 @@ class USR2(Objective):
             labels = self.teacher.label(batch.unlabelled, autoregressive)
             unlabelled, more = self.unlabelled_losses(batch.unlabelled, labels)
             parts |= more
-        total = batch.labelled.video.new_zeros(())
-        for modality, loss in labelled.items():
+        total = batch.labelled.lengths.new_zeros((), dtype=torch.float32)
+        for modality in (m for m in Modality if m in labelled or m in unlabelled):
             gamma = unlabelled_share(self.config, modality, step)
-            mixed = (1 - gamma) * loss + (gamma * unlabelled[modality] if unlabelled else 0.0)
+            mixed = (1 - gamma) * labelled.get(modality, 0.0) + gamma * unlabelled.get(modality, 0.0)
             total = total + self.config.modality_weights[modality] * mixed
-        return Losses(total, parts)
+        return Losses(self.reaching_all(total, batch), parts)
 
     def unlabelled_losses(self, batch: Batch, labels: PseudoLabels) -> tuple[dict[Modality, Tensor], dict[str, Tensor]]:
         """λ·L_CTC + (1−λ)·L_Att of each modality on clips that the teacher labelled, and what is worth watching."""
         video, audio = batch.student_view()
-        features = self.student.encode(video, audio, batch.mask)
+        features = self.student.encode(video, audio, batch.mask, batch.modalities)
         hidden = decode_all(self.student, features, batch.mask, labels.prefix)
         losses: dict[Modality, Tensor] = {}
         parts: dict[str, Tensor] = {}
@@ -120,7 +123,7 @@ class USR2(Objective):
             losses[modality] = self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * attention
             parts[f"{modality.value}/ctc/unlabelled"] = ctc.detach()
             parts[f"{modality.value}/attention/unlabelled"] = attention.detach()
-        return losses, parts | _watched(labels, self.trusted(labels, batch.mask, Modality.AUDIOVISUAL))
+        return losses, parts | _watched(labels, self.trusted(labels, batch.mask, batch.streams))
 
     def trusted(self, labels: PseudoLabels, mask: Tensor, modality: Modality) -> TrustedLabels:
         """Confidence filtering (METHOD §3): per sequence for CTC labels, per token for attention labels.

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seehear.data.batch import Batch, TrainingClips
-from seehear.data.corpus import Corpus, Utterance
+from seehear.data.corpus import Corpus, Utterance, count_streams
 from seehear.data.sampler import FrameBatchSampler, stream
 from seehear.errors import CorpusError
+from seehear.modality import Modality
 from seehear.recipe import Recipe
 from seehear.tokenizer import Tokenizer
 from seehear.training.trainer import Streams
@@ -22,6 +23,16 @@ class Material:
     labelled: list[Utterance]
     unlabelled: list[Utterance]
     valid: list[Utterance]
+
+    @property
+    def lacks_streams(self) -> bool:
+        """Whether some clips to learn from have sound or picture alone."""
+        return any(clip.streams is not Modality.AUDIOVISUAL for clip in (*self.labelled, *self.unlabelled))
+
+
+def describe_streams(material: Material) -> str:
+    """How many of the clips to learn from have a single stream, in brackets; nothing if all have both."""
+    return f" ({count_streams([*material.labelled, *material.unlabelled])})" if material.lacks_streams else ""
 
 
 def load_material(recipe: Recipe, tell: Callable[[str], None] = print) -> Material:
@@ -61,16 +72,20 @@ def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, world
     """The streams of clips of this process, and the number of steps of the run."""
     data, run = recipe.data, recipe.run
     pin_memory = world.device.type == "cuda"
+    group = run.accumulate * world.size
 
     def sampler(clips: TrainingClips, max_frames: int, salt: int, start: int = 0) -> FrameBatchSampler:
+        if material.lacks_streams:  # with another number of processes, go on with a whole group: of clips alike
+            start += -start % group
         return FrameBatchSampler(
             [utterance.frames for utterance in clips.utterances],
             max_frames,
             2 * run.seed + salt,
             start=start + world.rank,
             stride=world.size,
-            group=run.accumulate * world.size,
+            group=group,
             length=clips.length,
+            streams=[utterance.streams for utterance in clips.utterances],
         )
 
     def clips_of(utterances: Sequence[Utterance], reader: Tokenizer | None) -> TrainingClips:
@@ -94,4 +109,4 @@ def open_streams(recipe: Recipe, material: Material, tokenizer: Tokenizer, world
         if material.unlabelled
         else sampler(labelled, data.labelled_frames, 0)
     )
-    return streams, max(1, round(run.epochs * longest.batches_per_epoch() / (run.accumulate * world.size)))
+    return streams, max(1, round(run.epochs * longest.batches_per_epoch() / group))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from seehear.card import ModelCard
 from seehear.checkpoint import save_model
+from seehear.data.corpus import Utterance
 from seehear.decoding.options import DecodingMethod
 from seehear.modality import FRAME_RATE, Modality
 from seehear.model.usr import USR
@@ -13,7 +14,7 @@ from seehear.objectives.base import Objective
 from seehear.recipe import Recipe
 from seehear.tokenizer import Tokenizer
 from seehear.training.checkpoints import Checkpoints, weights_of
-from seehear.training.material import Material
+from seehear.training.material import Material, describe_streams
 from seehear.training.monitor import METRICS_FILE, read_metrics
 
 
@@ -25,7 +26,8 @@ def model_card(recipe: Recipe, material: Material, steps: int) -> ModelCard:
     return ModelCard(
         title=f"seehear {recipe.model.size}, {recipe.objective.kind}",
         training_data=f"corpus {material.corpus.root.resolve().name} ({'synthetic' if synthetic else 'recordings'}): "
-        f"{len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled clips, {hours:.2f} hours in all",
+        f"{len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled clips"
+        f"{describe_streams(material)}, {hours:.2f} hours in all",
         synthetic=synthetic,
         method=f"{recipe.objective.kind}, {steps} steps, seed {recipe.run.seed}{_start(recipe)}",
         licence=recipe.licence,
@@ -37,11 +39,17 @@ def _start(recipe: Recipe) -> str:
     return f"; started from the {recipe.model.init_part} of {recipe.model.init}" if recipe.model.init else ""
 
 
-def validation_results(metrics: Sequence[Mapping[str, float]], clips: str, model: str = "") -> dict[str, str]:
-    """The last validation among `metrics` in the words of a card; `model` is "teacher/" for the teacher's."""
+def validation_results(
+    metrics: Sequence[Mapping[str, float]], split: str, clips: Sequence[Utterance], model: str = ""
+) -> dict[str, str]:
+    """The last validation among `metrics`, on the `clips` of `split`, in the words of a card.
+
+    `model` is "teacher/" for the teacher's.
+    """
     last = next((record for record in reversed(metrics) if any(key.startswith("valid/") for key in record)), {})
     return {
-        f"{clips}; {modality.value.upper()}, greedy {method}": f"{last[key]:.1%} WER"
+        f"{split}, {sum(modality in clip.streams.readable for clip in clips)} clips; {modality.value.upper()}, "
+        f"greedy {method}": f"{last[key]:.1%} WER"
         for modality in Modality
         for method in DecodingMethod
         if (key := f"valid/{model}{method.value}/{modality.value}") in last
@@ -53,12 +61,12 @@ def save_models(
 ) -> Path:
     """The student as a model folder, and the teacher beside it."""
     card, metrics = model_card(recipe, material, steps), read_metrics(out / METRICS_FILE)
-    clips = f"{recipe.data.valid}, {len(material.valid)} clips"
-    students = replace(card, results=validation_results(metrics, clips))
+    split, clips = str(recipe.data.valid), material.valid
+    students = replace(card, results=validation_results(metrics, split, clips))
     save_model(out / "model", objective.student, tokenizer, students, recipe)
     teacher = objective.teacher_model()
     if teacher is not None:
-        title, results = f"{card.title}, teacher", validation_results(metrics, clips, "teacher/")
+        title, results = f"{card.title}, teacher", validation_results(metrics, split, clips, "teacher/")
         save_model(out / "teacher", teacher, tokenizer, replace(card, title=title, results=results), recipe)
     return out / "model"
 

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from seehear.modality import Modality
 from seehear.objectives.base import Losses, Objective, StepBatch
 from seehear.training.world import World
 
@@ -31,6 +32,8 @@ class Spread:
         self.objective = objective.to(world.device)
         self._call: Callable[[StepBatch, int], Losses] = self.objective
         self._whole: Objective | None = None
+        self._streams: set[Modality] = set()
+        """Of the batches since the running statistics were averaged."""
         if world.size > 1 and kind == "fsdp":
             self._whole = copy.deepcopy(objective).cpu()
             _shard(self.objective, world)
@@ -46,6 +49,7 @@ class Spread:
 
     def __call__(self, batch: StepBatch, step: int) -> Losses:
         """The losses of this process's clips."""
+        self._streams |= {part.streams for part in batch.parts}
         return self._call(batch, step)
 
     def gradients_stay_here(self) -> AbstractContextManager[None]:
@@ -57,8 +61,19 @@ class Spread:
         return contextlib.nullcontext()
 
     def average_statistics(self) -> None:
-        """The running statistics of the student become their mean over processes."""
-        self.world.average_([b for b in self.objective.student.buffers() if b.is_floating_point()])
+        """The running statistics of the student become their mean over processes.
+
+        Those of a frontend that has seen no clips since the last time stay as they are.
+        """
+        student = self.objective.student
+        idle: list[nn.Module] = []
+        if not any(streams.uses_video for streams in self._streams):
+            idle.append(student.video_frontend)
+        if not any(streams.uses_audio for streams in self._streams):
+            idle.append(student.audio_frontend)
+        unchanged = {buffer for frontend in idle for buffer in frontend.buffers()}
+        self.world.average_([b for b in student.buffers() if b.is_floating_point() and b not in unchanged])
+        self._streams.clear()
 
     def whole(self) -> Objective:
         """The objective with whole tensors, to be evaluated or saved: itself, or a copy where it is cut in pieces."""

@@ -24,7 +24,7 @@ from seehear.tokenizer import UNKNOWN_ID, Tokenizer
 from seehear.training.batchnorm import synchronise
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.initialise import Start, find_start, initialise
-from seehear.training.material import Material, learn_tokenizer, load_material, open_streams
+from seehear.training.material import Material, describe_streams, learn_tokenizer, load_material, open_streams
 from seehear.training.monitor import Monitor, Silence
 from seehear.training.optim import part_of
 from seehear.training.outputs import model_card, save_best, save_models
@@ -159,30 +159,42 @@ def describe(recipe: Recipe, material: Material, tokenizer: Tokenizer, student: 
     return (
         f"{recipe.objective.kind}: {recipe.model.size}, {student.num_parameters():,} parameters, "
         f"{tokenizer.vocab_size} tokens; {len(material.labelled)} labelled and {len(material.unlabelled)} unlabelled "
-        f"clips of {material.corpus.root}; {steps} steps{processes}"
+        f"clips{describe_streams(material)} of {material.corpus.root}; {steps} steps{processes}"
     )
 
 
 def _validation(
     tokenizer: Tokenizer, material: Material, methods: Sequence[str], world: World
 ) -> Callable[[Objective], Mapping[str, float]]:
-    """WER of the student (and the teacher's, audiovisual) on the validation clips, by greedy decoding: `ctc/av`.
+    """WER of the student (and of the teacher, from all that a clip has) on the validation clips, by greedy decoding:
+    `ctc/av`.
 
-    Each process decodes a part of the clips.
+    In the modalities that the clips' streams allow. Each process decodes a part of the clips.
     """
     mine = material.valid[world.rank :: world.size]
+    streams = {utterance.streams for utterance in material.valid}
 
     def word_error_rates(objective: Objective) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for prefix, model in (("", objective.student), ("teacher/", objective.teacher_model())):
             if model is None:
                 continue
-            modalities = tuple(Modality) if not prefix else (Modality.AUDIOVISUAL,)
+            allowed = {m for kind in streams for m in kind.readable} if not prefix else streams
+            modalities = [modality for modality in Modality if modality in allowed]
+            decodable = [clip for clip in mine if set(clip.streams.readable) & allowed]
             for method in methods:
                 options = DecodingOptions(method=DecodingMethod(method))
                 report = (
-                    evaluate(model, tokenizer, material.corpus, mine, modalities, options, max_frames=VALIDATION_FRAMES)
-                    if mine
+                    evaluate(
+                        model,
+                        tokenizer,
+                        material.corpus,
+                        decodable,
+                        modalities,
+                        options,
+                        max_frames=VALIDATION_FRAMES,
+                    )
+                    if decodable
                     else None
                 )
                 for modality in modalities:

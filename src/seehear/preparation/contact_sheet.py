@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seehear.data.corpus import Corpus
-from seehear.data.prepare import Prepared
 from seehear.modality import CROP_SIZE
+from seehear.preparation.prepare import Prepared
 
 COLUMNS = 6
 ROWS = 8
@@ -18,12 +18,16 @@ LABEL = 14
 CONTACT_SHEET = "contact-sheet.png"
 
 
-def write_contact_sheet(corpus: Corpus, prepared: Sequence[Prepared]) -> Path:
+def write_contact_sheet(corpus: Corpus, prepared: Sequence[Prepared]) -> Path | None:
     """Draw up to 48 clips, each at its beginning, middle and end: the worst fits first, then some from everywhere.
 
-    Under each stand its id and how far its face lies from the mean face, in pixels.
+    Under each stand its id and how far its face lies from the mean face, in pixels. Clips without a picture are left
+    out; None is returned if no clip has one.
     """
-    by_fit = sorted(prepared, key=lambda clip: -clip.report.misfit)
+    shown = [clip for clip in prepared if corpus.utterances[clip.source.id].streams.uses_video]
+    if not shown:
+        return None
+    by_fit = sorted(shown, key=lambda clip: -clip.report.misfit)
     worst = by_fit[: COLUMNS * ROWS // 2]
     rest = sorted(by_fit[len(worst) :], key=lambda clip: clip.source.id)
     places = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), COLUMNS * ROWS - len(worst))).astype(int))
@@ -38,7 +42,7 @@ def write_contact_sheet(corpus: Corpus, prepared: Sequence[Prepared]) -> Path:
 
 def _cell(corpus: Corpus, clip: Prepared) -> NDArray[np.uint8]:
     """Three crops side by side above a line of text: (96 + 14, 3·96 + 4)."""
-    video = corpus.read(corpus.utterances[clip.source.id]).video
+    video = corpus.read(corpus.utterances[clip.source.id]).require_video()
     crops = np.hstack([video[0], video[len(video) // 2], video[-1]])
     cell = np.zeros((CROP_SIZE + LABEL, crops.shape[1] + 4), np.uint8)
     cell[:CROP_SIZE, : crops.shape[1]] = crops

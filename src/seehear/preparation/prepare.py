@@ -19,11 +19,11 @@ from seehear.data.face_model import face_model, file_sha256
 from seehear.data.faces import DETECT_EVERY, FaceDetector, LandmarksFile, MediaPipeDetector
 from seehear.data.media import read_audio
 from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
-from seehear.data.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
-from seehear.data.transcripts import Transcription
 from seehear.data.workers import Died, spread
 from seehear.errors import CorpusError, DependencyError, FaceError, MediaError, SeehearError
 from seehear.files import whole_records, write_atomically
+from seehear.preparation.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
+from seehear.preparation.transcripts import Transcription
 
 JOURNAL = "crops.jsonl"
 SETTINGS = "prepare.json"
