@@ -116,7 +116,7 @@ def test_a_folder_becomes_a_corpus(tmp_path: Path, prepare: Prepare) -> None:
     assert "not a media file" in str(rejected["reason"])
     for expected in (
         "rejected broken.mp4: ",
-        "note: transcripts without a video: 1 (nobody)",
+        "note: transcripts without a recording: 1 (nobody)",
         "note: clips without a transcript: 1 (b/e)",
         "note: clips of the split 'test' that are not in the corpus: 1 (broken)",
         "3 clips, 0.0 minutes; rejected: 1",
