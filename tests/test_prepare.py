@@ -22,6 +22,8 @@ from seehear.preparation.contact_sheet import CONTACT_SHEET
 from seehear.preparation.sources import find_sources
 
 SEEHEAR = str(Path(sys.executable).with_name("seehear"))
+
+
 def make_videos(folder: Path, names: "list[str]", frames: int = 5) -> Path:
     """Videos of 96×96 with sound, each of other light and dark squares."""
     for number, name in enumerate(names):
@@ -263,8 +265,14 @@ def test_two_runs_do_not_share_a_folder(many_videos: Path, tmp_path: Path, prepa
         (["{videos}", "{file}", "--cropped"], "cannot be written"),
         (["{videos}", "{elsewhere}", "--cropped"], "is neither empty nor left by `seehear prepare`"),
         (["{videos}", "{out}", "--cropped", "--landmarks", "{empty}"], "exclude each other"),
-        (["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "/nowhere.task"], "there is no face model /nowhere.task"),
-        (["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "{file}"], "MediaPipe cannot use the face model"),
+        (
+            ["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "/nowhere.task"],
+            "there is no face model /nowhere.task",
+        ),
+        (
+            ["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "{file}"],
+            "MediaPipe cannot use the face model",
+        ),
         (["{videos}", "{out}", "--cropped", "--splits", "{empty}"], "holds no splits"),
     ],
 )
