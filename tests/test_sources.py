@@ -230,3 +230,26 @@ def test_ready_crops_do_not_load_mediapipe(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["60", "False"]
+
+
+def test_lombard_voices(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
+    """Real recordings without a picture, with their texts and speakers."""
+    voices = shared / "data" / "lombard-voices"
+    source = tmp_path / "voices"
+    source.mkdir()
+    chosen = sorted(voices.glob("*.flac"))[::40]
+    for path in chosen:
+        (source / path.name).symlink_to(path)
+    assert prepare(source, tmp_path / "out", "--transcripts", voices / "transcripts.tsv").returncode == 0
+    corpus = Corpus.load(tmp_path / "out")
+    for path in chosen:
+        utterance = corpus.utterances[path.stem]
+        whole = read_audio(path)
+        assert (utterance.speaker, utterance.frames) == (path.stem[:3], len(whole) // 640)
+        assert utterance.text is not None
+        assert [word[0] for word in utterance.text.split()[:3]] == list(path.stem.split("-")[1][:3]), (
+            "named by its text"
+        )
+        audio = corpus.read(utterance).audio
+        assert audio is not None
+        np.testing.assert_allclose(audio, whole[: len(audio)], atol=1e-4)

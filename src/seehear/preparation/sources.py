@@ -114,14 +114,10 @@ def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Reje
 def _media_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
     """Videos and sound files below `folder` but not below `leave_out`, by name."""
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if (
-            path.suffix.lower() in MEDIA_SUFFIXES
-            and not hidden
-            and path.is_file()
-            and not (leave_out and path.is_relative_to(leave_out))
-        ):
-            yield path
+        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not hidden and not (leave_out and path.is_relative_to(leave_out)):
+                yield path
 
 
 def sounds_below(folder: Path) -> dict[str, Path]:
