@@ -78,7 +78,7 @@ def _with_sound(contents: Contents, audio: Path) -> Contents:
 def plain_folder(folder: Path, out: Path) -> Contents:
     """Any recordings, at any depth; neither transcripts nor splits."""
     sources, rejected = find_sources(folder, out)
-    if not sources and not rejected:
+    if not sources:
         raise CorpusError(f"{folder} holds no videos or sound files, such as .mp4, .mov, .wav, .flac")
     return Contents(sources, rejected)
 
