@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -34,7 +34,7 @@ def available_cores() -> int:
 
 def spread(
     make_worker: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], processes: int
-) -> Iterator[tuple[Job, Result | Died]]:
+) -> Generator[tuple[Job, Result | Died], None, None]:
     """Each job with its result, as they become ready.
 
     Every process calls `make_worker()` once and then the function it returned, once per job; all of them must be
