@@ -33,10 +33,11 @@ def convert(
 
 def _from_published(checkpoint: Path, units: Path, out: Path) -> None:
     from seehear.card import ModelCard
-    from seehear.checkpoint import WithoutStartValues, save_model
+    from seehear.checkpoint import save_model
     from seehear.convert import read_checkpoint, to_ours
     from seehear.errors import ModelError
     from seehear.model.usr import USR
+    from seehear.model.weights import WithoutStartValues
     from seehear.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_units(units)
