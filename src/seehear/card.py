@@ -25,8 +25,8 @@ SYNTHETIC = """\
 """
 
 ENCODER = """\
-**An encoder alone**: it turns sound (`a`), lips (`v`) or both (`av`) into features, 25 vectors a second. It has no heads,
-decoder or vocabulary, so it cannot transcribe; a model that can is trained from it.
+**An encoder alone**: it turns sound (`a`), lips (`v`) or both (`av`) into features, 25 vectors a second. It has no
+heads, decoder or vocabulary, so it cannot transcribe; a model that can is trained from it.
 """
 
 

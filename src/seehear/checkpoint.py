@@ -1,7 +1,7 @@
 """Model folders: `config.json`, `model.safetensors`, the tokenizer and a model card, written and read as one thing.
 
-The folder of an encoder alone (`"kind": "encoder"` in its `config.json`) has no tokenizer: it gives features, and is what
-a model may start from.
+The folder of an encoder alone (`"kind": "encoder"` in its `config.json`) has no tokenizer: it gives features, and
+a model may start from it.
 
 A folder describes its model completely, in the layout of the Hugging Face hub: nobody types an architecture again, and
 nothing in it is executed. (Training checkpoints, which also hold optimiser and teacher: `training/checkpoints.py`.)
@@ -38,6 +38,11 @@ OWN_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE, DESCRIPTION_FILE
 """What a model folder is made of."""
 SAFETENSORS_TYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """The names of types in a safetensors file."""
+ENCODER_ALONE = (
+    "an encoder alone, without the heads, decoder and vocabulary that make text of features: train a model from it "
+    "with `seehear train RECIPE --init {folder}`; `seehear extract` takes it as it is"
+)
+"""Why the folder of an encoder cannot be used as a model, and what to do."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 """File names of checkpoints that are not model folders."""
 
@@ -129,10 +134,7 @@ def load_model(
     """
     network, tokenizer = load_folder(folder, device, weights_dtype=weights_dtype)
     if not isinstance(network, USR) or tokenizer is None:
-        raise ModelError(
-            f"{folder} holds an encoder alone, which has no heads, decoder and vocabulary to write text with: train a "
-            f"model from it with `seehear train RECIPE --init {folder}`; `seehear extract` takes it as it is"
-        )
+        raise ModelError(f"{folder} is {ENCODER_ALONE.format(folder=folder)}")
     return network, tokenizer
 
 
@@ -161,7 +163,9 @@ def load_folder(
 def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype | None = None) -> None:
     """Write a safetensors file, tensor by tensor: more than one is never held in memory beside `weights`."""
     types = {name: stored_type(value, half) for name, value in weights.items()}
-    names = sorted(weights, key=lambda name: (-types[name].itemsize, name))  # so that each lies at a multiple of its size
+    names = sorted(
+        weights, key=lambda name: (-types[name].itemsize, name)
+    )  # so that each lies at a multiple of its size
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:
@@ -174,7 +178,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype |
         file.write(len(description).to_bytes(8, "little") + description)
         for name in names:
             value = weights[name].detach().to("cpu", types[name]).contiguous()
-            file.write(value.flatten().view(torch.uint8).numpy())
+            file.write(value.flatten().view(torch.uint8).numpy().data)
 
 
 def find_device(device: torch.device | str) -> torch.device:

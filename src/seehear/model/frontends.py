@@ -31,7 +31,9 @@ class FlatConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same sums as on (B, C, L)."""
-        return F.conv2d(x, in_type_of(x, self.weight).unsqueeze(2), self.bias, (1, self.stride[0]), (0, int(self.padding[0])))
+        return F.conv2d(
+            x, in_type_of(x, self.weight).unsqueeze(2), self.bias, (1, self.stride[0]), (0, int(self.padding[0]))
+        )
 
 
 class ResidualBlock(nn.Module):

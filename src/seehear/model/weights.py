@@ -1,8 +1,8 @@
 """How weights are stored: in half precision if wanted, and without start values where they come from a file.
 
-Layers compute with numbers of the type of their input. Weights of another type are converted when they are used, a layer
-at a time; under autocast PyTorch does that. So weights in half precision need half the memory and give what the same
-numbers in float32 give.
+Layers compute with numbers of the type of their input. Weights of another type are converted when they are used, a
+layer at a time; under autocast PyTorch does that. So weights in half precision need half the memory and give what the
+same numbers in float32 give.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
-        return self._conv_forward(x, in_type_of(x, self.weight), self.bias)
+        return self._conv_forward(x, in_type_of(x, self.weight), self.bias)  # type: ignore[no-any-return]
 
 
 class WithoutStartValues(TorchFunctionMode):
