@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import seehear
-from conftest import random_clip
+from conftest import ScriptedDetector, face_at, random_clip
 from media_files import make_media
 from published_files import NARROW, encoder_config, layout, num_bytes, random_tensors
 from seehear.card import ModelCard
@@ -217,3 +217,11 @@ def test_a_faulty_description_is_refused(
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(ModelError, match=message):
         load_folder(folder)
+
+
+def test_of_several_faces_an_encoder_takes_the_one_that_moves_most(encoder_folder: Path, tmp_path: Path) -> None:
+    path = make_media(tmp_path / "two.mkv", size=(320, 240), stripe=True, duration=1.2)
+    faces = ScriptedDetector([[face_at(80, 120, 0.5), face_at(240, 120 + frame, 0.5)] for frame in range(60)])
+    features = seehear.load(encoder_folder).extract(path, "av", detector=faces)
+    assert len(features.output) == 30
+    assert any("cannot tell which face speaks" in warning for warning in features.warnings)
