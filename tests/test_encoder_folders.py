@@ -87,10 +87,11 @@ def test_a_self_supervised_file_becomes_an_encoder(
 def test_units_of_an_encoder_are_not_needed(run: Run, self_supervised: dict[str, Tensor]) -> None:  # noqa: F811
     encoder = {name: value for name, value in self_supervised.items() if name.startswith("model.backbone.encoder.")}
     torch.save(encoder, "encoder.pth")  # nothing else in it
-    status, _, err = run("convert", "encoder.pth", "encoder", "--units", "anything.txt", "--half")
+    Path("units.txt").write_text("<unk> 1\n▁A 2\n", encoding="utf-8")
+    status, _, err = run("convert", "encoder.pth", "encoder", "--units", "units.txt", "--half")
     assert status == 0
     assert err.splitlines()[-1] == (
-        "encoder.pth has an encoder alone, which needs no vocabulary: anything.txt is not used"
+        "encoder.pth has an encoder alone, which needs no vocabulary: units.txt is not used"
     )
     assert Path("encoder", WEIGHTS_FILE).stat().st_size < 0.6 * Path("encoder.pth").stat().st_size
 

@@ -165,6 +165,16 @@ def test_a_fine_tuned_file_becomes_a_model(
     ]
 
 
+@pytest.mark.slow
+def test_a_fine_tuned_file_of_size_base_goes_to_a_folder_and_back(run: Run, units: Path) -> None:
+    published = random_tensors(layout("fine-tuned", SIZES["base"]))
+    torch.save(mixed(published), "base.pth")
+    assert Path("base.pth").stat().st_size == pytest.approx(702_024_725, rel=1e-3)  # the prefixes are longer
+    assert run("base.pth", "model", "--units", units, "--teacher")[0] == 0
+    assert run("--back", "model", "back.pth")[0] == 0
+    assert_equal(torch.load("back.pth", weights_only=True), part(published, "model.target_backbone."))
+
+
 def layout_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 

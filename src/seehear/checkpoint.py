@@ -163,9 +163,8 @@ def load_folder(
 def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype | None = None) -> None:
     """Write a safetensors file, tensor by tensor: more than one is never held in memory beside `weights`."""
     types = {name: stored_type(value, half) for name, value in weights.items()}
-    names = sorted(
-        weights, key=lambda name: (-types[name].itemsize, name)
-    )  # so that each lies at a multiple of its size
+    # The widest types first, so that each tensor begins at a multiple of its type's size.
+    names = sorted(weights, key=lambda name: (-types[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:

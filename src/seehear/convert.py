@@ -219,14 +219,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}")
     mapped = _can_be_mapped(path)
+    others: dict[str, Size] = {}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises many kinds
+        if isinstance(content, Mapping) and "state_dict" in content:
+            others = {str(name): _size(dict(_tensors(part))) for name, part in content.items() if name != "state_dict"}
+            content = content["state_dict"]
+    except Exception as error:  # torch raises many kinds; others may be nested without end
         raise ModelError(f"{path} is refused: {_why_refused(path, error)}") from error
-    others: dict[str, Size] = {}
-    if isinstance(content, Mapping) and "state_dict" in content:
-        others = {str(name): _size(dict(_tensors(part))) for name, part in content.items() if name != "state_dict"}
-        content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(map(_is_plain, content.values())):
         raise ModelError(f"{path} does not hold parameters by name, alone or under 'state_dict'")
     return Checkpoint({str(name): value for name, value in content.items()}, others, mapped)

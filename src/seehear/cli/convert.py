@@ -65,7 +65,9 @@ def _from_published(
     from seehear.convert import read_checkpoint, to_ours
     from seehear.errors import ModelError
     from seehear.model.usr import USR
+    from seehear.tokenizer import Tokenizer
 
+    tokenizer = None if units is None else Tokenizer.from_units(units)
     read = read_checkpoint(checkpoint)
     try:
         conversion = to_ours(read.parameters, teacher=teacher)
@@ -75,7 +77,7 @@ def _from_published(
     method = f"Published weights: the {group} of `{checkpoint.name}`"
     dtype = torch.float16 if half else None
     if isinstance(model, USR):
-        tokenizer = _read_units(units, checkpoint, model)
+        tokenizer = _fitting(tokenizer, units, checkpoint, model)
         _tell(checkpoint, read, conversion)
         card = ModelCard(title="USR, converted", method=method, licence=licence)
         save_model(out, model, tokenizer, card, half=dtype)
@@ -87,14 +89,12 @@ def _from_published(
     save_encoder(out, model, card, half=dtype)
 
 
-def _read_units(units: Path | None, checkpoint: Path, model: "USR") -> "Tokenizer":
-    """The vocabulary of a model. Raises `ConfigError` without a list, `ModelError` if it is another's."""
+def _fitting(tokenizer: "Tokenizer | None", units: Path | None, checkpoint: Path, model: "USR") -> "Tokenizer":
+    """The vocabulary of a model. Raises `ConfigError` if there is none, `ModelError` if it is another's."""
     from seehear.errors import ConfigError, ModelError
-    from seehear.tokenizer import Tokenizer
 
-    if units is None:
+    if tokenizer is None:
         raise ConfigError("give the published list of units with --units FILE: it says which text the tokens stand for")
-    tokenizer = Tokenizer.from_units(units)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ModelError(
             f"{units} makes {tokenizer.vocab_size} tokens, blank and end of sentence included, but {checkpoint} has "

@@ -28,6 +28,8 @@ def stored_type(weight: Tensor, half: torch.dtype | None) -> torch.dtype:
         return weight.dtype
     if half is None or weight.dim() < 2:
         return torch.float32
+    if weight.dtype == half:
+        return half
     low, high = torch.aminmax(weight)
     return half if max(-low.item(), high.item()) <= torch.finfo(half).max else torch.float32
 
