@@ -22,15 +22,17 @@ import seehear
 from conftest import random_clip
 from published_files import NARROW, Kind, encoder_config, layout, num_bytes, random_tensors
 from reference_case import compare_outputs, load_case, load_weights_module
-from seehear.checkpoint import WEIGHTS_FILE, load_model, write_weights
+from seehear.checkpoint import WEIGHTS_FILE, load_folder, load_model, write_weights
 from seehear.cli.main import main
 from seehear.config import SIZES
 from seehear.convert import to_ours, to_published
 from seehear.data.clipfile import write_clip
+from seehear.data.corpus import Corpus
 from seehear.decoding.decode import decode_batch, precision
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.modality import Modality
 from seehear.model.usr import USR, SpeechEncoder
+from seehear.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -503,3 +505,31 @@ def test_tensors_lie_at_multiples_of_their_size(tmp_path: Path) -> None:
     }
     assert_equal(found, {name: value.to(found[name].dtype) for name, value in weights.items()})
     assert all(value.data_ptr() % value.itemsize == 0 for value in found.values())
+
+
+def test_half_weights_are_asked_for_on_the_command_line(
+    model_folder: Path, random_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "clip.mp4", random_clip(12))
+    loaded: list[torch.dtype | None] = []
+
+    def load_halved(*given: object, weights_dtype: torch.dtype | None = None) -> tuple[SpeechEncoder, Tokenizer | None]:
+        loaded.append(weights_dtype)
+        return load_folder(*given, weights_dtype=weights_dtype)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("seehear.checkpoint.load_folder", load_halved)
+    monkeypatch.setattr("seehear.recognizer.load_folder", load_halved)
+    monkeypatch.chdir(tmp_path)
+    greedy = ("--decode", "attention", "--half", "-m", str(model_folder))
+    for arguments in (
+        ("transcribe", "clip.mp4", *greedy),
+        ("transcribe", "clip.mp4", *greedy, "--dtype", "bf16"),
+        ("evaluate", str(random_corpus.root), *greedy, "-o", "report.jsonl"),
+        ("extract", "clip.mp4", "--half", "-m", str(model_folder), "-o", "features"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["seehear", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+    assert loaded == [torch.float16, torch.bfloat16, torch.float16, torch.float16]
+    assert json.loads(Path("report.summary.json").read_text())["weights"] == "half precision"
