@@ -46,6 +46,7 @@ from seehear.decoding.plain_search import extend, plain_search
 from seehear.evaluate import evaluate
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLES_PER_FRAME, Modality
 from seehear.model.usr import USR
+from seehear.model.weights import Linear
 from training_step import in_turns, never_ends, plain_greedy
 
 AV = Modality.AUDIOVISUAL
@@ -327,9 +328,13 @@ def compare_int8(options: argparse.Namespace) -> None:
 
 def ways_to_compute(model: USR) -> dict[str, tuple[USR, DType]]:
     """A model and the numbers for what is not quantised, by name."""
+    plain = copy.deepcopy(model)
+    for module in plain.modules():
+        if type(module) is Linear:
+            module.__class__ = nn.Linear  # no other is quantised
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in favour of torchao, which is one more package
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        quantised = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8, inplace=True)
     for module in quantised.modules():
         if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):  # they take float32 only
             module.register_forward_pre_hook(lambda _, given: (given[0].float(),))

@@ -116,9 +116,8 @@ def load_case(folder: Path, name: str) -> Case:
     description = json.loads((folder / f"{name}.json").read_text())
     shapes = json.loads((folder / f"keys_{name}.json").read_text())
     weights = {key: torch.from_numpy(value) for key, value in made.state(shapes, description["gain"]).items()}
-    config, parameters = to_ours(weights, model_config(description["model"]))
-    model = USR(config).eval()
-    model.load_state_dict(parameters)
+    model = to_ours(weights, model_config(description["model"])).model.eval()
+    assert isinstance(model, USR)
     batch = {
         key: torch.from_numpy(value) for key, value in made.inputs(description["case"], description["lengths"]).items()
     }

@@ -64,7 +64,7 @@ def test_a_save_that_fails_leaves_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seehear.checkpoint.save_file", full)
+    monkeypatch.setattr("seehear.checkpoint.write_weights", full)
     with pytest.raises(OSError, match="No space"):
         save_model(folder, model, tokenizer)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -12,7 +12,15 @@ from torch import Tensor
 from seehear.checkpoint import load_model
 from seehear.cli.main import main
 from seehear.config import SIZES, ModelConfig
-from seehear.convert import config_from_shapes, our_name, published_name, read_checkpoint, to_ours, to_published
+from seehear.convert import (
+    Conversion,
+    config_from_shapes,
+    our_name,
+    published_name,
+    read_checkpoint,
+    to_ours,
+    to_published,
+)
 from seehear.errors import ModelError
 from seehear.modality import Modality
 from seehear.model.usr import USR
@@ -31,6 +39,12 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Tensor]:
         assert norm.running_mean is not None
         norm.running_mean.normal_()
     return to_published(model)
+
+
+def whole(conversion: Conversion) -> USR:
+    """The model of a checkpoint that holds a whole one."""
+    assert isinstance(conversion.model, USR)
+    return conversion.model
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +89,27 @@ def test_size_is_read_off_the_shapes(size: str) -> None:
 
 
 def test_narrow_decoder_and_what_heads_are_assumed(narrow: dict[str, Tensor]) -> None:
-    config, weights = to_ours(narrow)
+    config = whole(to_ours(narrow)).config
     assert (config.dim, config.num_heads, config.decoder_dim, config.decoder_num_heads) == (96, 6, 48, 3)
-    assert weights.keys() == USR(config).state_dict().keys()
     with pytest.raises(ModelError, match="heads of width"):
         config_from_shapes(golden_shapes("narrow") | {"decoder.embed.0.weight": (1049, 50)})
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "model.backbone.", "_orig_mod.", "model.backbone._orig_mod.", "_orig_mod.model."]
+    "prefix",
+    ["", "model.backbone.", "_orig_mod.", "model.backbone._orig_mod.", "_orig_mod.model.", "module.model.module."],
 )
 def test_prefixes_are_dropped(narrow: dict[str, Tensor], prefix: str) -> None:
-    config, weights = to_ours({prefix + name: value for name, value in narrow.items()})
-    assert weights.keys() == to_ours(narrow)[1].keys()
-    assert config == to_ours(narrow)[0]
+    model = whole(to_ours({prefix + name: value for name, value in narrow.items()}))
+    plain = whole(to_ours(narrow))
+    assert model.config == plain.config
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_a_parameter_with_and_without_prefix_is_refused(narrow: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "_orig_mod.module."])
+def test_a_parameter_with_and_without_prefix_is_refused(narrow: dict[str, Tensor], prefix: str) -> None:
     with pytest.raises(ModelError, match="twice"):
-        to_ours(narrow | {"model.decoder.after_norm.weight": torch.zeros(48)})
+        to_ours(narrow | {f"{prefix}decoder.after_norm.weight": torch.zeros(48)})
 
 
 @pytest.mark.parametrize(
@@ -103,7 +119,7 @@ def test_a_parameter_with_and_without_prefix_is_refused(narrow: dict[str, Tensor
         ("ctc_av.ctc_lo.weight", {}, "misses ctc_av.ctc_lo.weight"),
         ("decoder.embed.0.weight", {}, "no published USR checkpoint: it has no 'decoder.embed.0.weight'"),
         (None, {"decoder.out_layer_unlabelled_av.weight": (1049, 48)}, "has decoder.out_layer_unlabelled_av.weight"),
-        (None, {"ctc_av_unlabelled.ctc_lo.bias": (1049,)}, "has ctc_av_unlabelled.ctc_lo.bias, which"),
+        (None, {"ctc_av_unlabelled.ctc_lo.bias": (1049,)}, "has ctc_av_unlabelled.ctc_lo.bias, which belongs to no"),
         (None, {"teacher.encoder.after_norm.bias": (96,)}, "has teacher.encoder.after_norm.bias"),
         (None, {"encoder.frontend_v.trunk.layer1.2.conv1.weight": (64, 64, 3, 3)}, "layer1.2.conv1"),
         (None, {"encoder.encoders.7.gamma_ff": (96,)}, "misses encoder.encoders.2.gamma_mha"),
@@ -142,7 +158,7 @@ def test_base_checkpoint_to_folder_and_back(tmp_path: Path, units: Path) -> None
     assert tokenizer.decode([2, 1047, 1048]) == "W0 W1045"
 
     assert run("--back", folder, back, "--units", tmp_path / "again.txt") == 0
-    again = read_checkpoint(back)
+    again = read_checkpoint(back).parameters
     assert again.keys() == published.keys()
     assert all(torch.equal(again[name], value) for name, value in published.items())
     assert (tmp_path / "again.txt").read_text() == units.read_text()
@@ -157,11 +173,13 @@ def test_faults_of_the_command_line(
     short.write_text("<unk> 1\n▁A 2\n")
     out = tmp_path / "out"
     for arguments, message in (
-        ((checkpoint, out), "--units"),
+        ((good, out), "--units"),
         ((checkpoint, out, "--units", units), f"{checkpoint}: the checkpoint has surplus"),
         ((tmp_path / "absent.pth", out, "--units", units), "there is no checkpoint"),
         ((good, out, "--units", short), f"{short} makes 4 tokens"),
+        ((good, out, "--units", units, "--teacher"), f"{good}: the checkpoint holds no moving average"),
         (("--back", out, tmp_path / "back.pth"), f"no model folder {out}"),
+        (("--back", out, tmp_path / "back.pth", "--half"), "leave them out with --back"),
     ):
         assert run(*arguments) == 2
         error = capsys.readouterr().err

@@ -7,7 +7,7 @@ FRONT_MATTER = """\
 ---
 license: {licence}
 library_name: seehear
-pipeline_tag: automatic-speech-recognition
+pipeline_tag: {task}
 tags:
 - audio-visual-speech-recognition
 - visual-speech-recognition
@@ -22,6 +22,11 @@ metrics:
 
 SYNTHETIC = """\
 **Trained on synthetic speech and drawn mouths only**: it shows that the method works and is of no use on recordings.
+"""
+
+ENCODER = """\
+**An encoder alone**: it turns sound (`a`), lips (`v`) or both (`av`) into features, 25 vectors a second. It has no
+heads, decoder or vocabulary, so it cannot transcribe; a model that can is trained from it.
 """
 
 
@@ -49,10 +54,10 @@ class ModelCard:
             "Parameters": f"{num_parameters:,}",
             "Vocabulary": f"{vocab_size} tokens, blank and end of sentence included",
             "Text normaliser": f"`{normaliser}`, of the training text and of both sides of every error rate",
-            "Licence": self.licence if self.licence != "unknown" else "not stated",
+            "Licence": self._stated_licence,
         }
         sections = [
-            FRONT_MATTER.format(licence=self.licence),
+            FRONT_MATTER.format(licence=self.licence, task="automatic-speech-recognition"),
             f"# {self.title}\n",
             "Recognises speech from sound (`a`), lips (`v`) or both (`av`) with one set of weights.\n",
             *([SYNTHETIC] if self.synthetic else []),
@@ -64,6 +69,29 @@ class ModelCard:
             *([f"## Recipe\n\n```toml\n{recipe.strip()}\n```\n"] if recipe else []),
         ]
         return "\n".join(sections)
+
+    def to_encoder_markdown(self, num_parameters: int) -> str:
+        """The card of an encoder alone."""
+        facts = {
+            "Trained on": self.training_data or "not stated",
+            "Method": self.method or "not stated",
+            "Parameters": f"{num_parameters:,}",
+            "Licence": self._stated_licence,
+        }
+        sections = [
+            FRONT_MATTER.format(licence=self.licence, task="feature-extraction"),
+            f"# {self.title}\n",
+            ENCODER,
+            *([SYNTHETIC] if self.synthetic else []),
+            _table("", "", facts),
+            "## Use\n\n```console\n$ seehear extract video.mp4 --model PATH --output_dir features\n"
+            "$ seehear train RECIPE --corpus CORPUS --init PATH --out RUN\n```\n",
+        ]
+        return "\n".join(sections)
+
+    @property
+    def _stated_licence(self) -> str:
+        return self.licence if self.licence != "unknown" else "not stated"
 
 
 def _table(left: str, right: str, rows: Mapping[str, str]) -> str:

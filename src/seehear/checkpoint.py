@@ -1,28 +1,32 @@
 """Model folders: `config.json`, `model.safetensors`, the tokenizer and a model card, written and read as one thing.
 
+The folder of an encoder alone (`"kind": "encoder"` in its `config.json`) has no tokenizer: it gives features, and
+a model may start from it.
+
 A folder describes its model completely, in the layout of the Hugging Face hub: nobody types an architecture again, and
 nothing in it is executed. (Training checkpoints, which also hold optimiser and teacher: `training/checkpoints.py`.)
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from seehear.card import ModelCard
-from seehear.config import FrozenModel, ModelConfig
+from seehear.config import EncoderConfig, FrozenModel, ModelConfig
 from seehear.data.transforms import VIDEO_MEAN, VIDEO_STD
 from seehear.errors import ConfigError, ModelError
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
-from seehear.model.usr import USR
+from seehear.model.usr import USR, SpeechEncoder
+from seehear.model.weights import WithoutStartValues, stored_type
 from seehear.recipe import Recipe
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
 
@@ -32,6 +36,13 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.toml"
 OWN_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE, DESCRIPTION_FILE, PIECES_FILE)
 """What a model folder is made of."""
+SAFETENSORS_TYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""The names of types in a safetensors file."""
+ENCODER_ALONE = (
+    "an encoder alone, without the heads, decoder and vocabulary that make text of features: train a model from it "
+    "with `seehear train RECIPE --init {folder}`; `seehear extract` takes it as it is"
+)
+"""Why the folder of an encoder cannot be used as a model, and what to do."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 """File names of checkpoints that are not model folders."""
 
@@ -47,36 +58,47 @@ class InputFormat(FrozenModel):
 
 
 class FolderConfig(FrozenModel):
-    """The contents of `config.json`."""
+    """What every `config.json` holds."""
 
     model_type: Literal["seehear"] = "seehear"
     format_version: Literal[1] = 1
     input: InputFormat = InputFormat()
+
+
+class ModelFolderConfig(FolderConfig):
+    """The contents of `config.json` of a model."""
+
     model: ModelConfig
 
 
+class EncoderFolderConfig(FolderConfig):
+    """The contents of `config.json` of an encoder alone."""
+
+    kind: Literal["encoder"] = "encoder"
+    model: EncoderConfig
+
+
 def save_model(
-    folder: Path, model: USR, tokenizer: Tokenizer, card: ModelCard | None = None, recipe: Recipe | None = None
+    folder: Path,
+    model: USR,
+    tokenizer: Tokenizer,
+    card: ModelCard | None = None,
+    recipe: Recipe | None = None,
+    *,
+    half: torch.dtype | None = None,
 ) -> Path:
     """Write a model folder: under a temporary name first, renamed when complete; an older model there is replaced.
 
+    `half` stores matrices in that half precision (`seehear.model.weights.stored_type`).
     Raises `ModelError` if `folder` holds something else, or the vocabulary is not the model's.
     """
     folder = Path(folder)
     _check_vocabulary(folder, model.config, tokenizer)
-    if folder.exists() and not (folder / CONFIG_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ModelError(f"{folder} exists and is no model folder: choose another place to save the model")
-    temporary, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        config = FolderConfig(model=model.config).model_dump(mode="json")
-        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+    with _replacing(folder) as temporary:
+        _write_config(temporary, ModelFolderConfig(model=model.config))
+        write_weights(temporary / WEIGHTS_FILE, model.state_dict(), half)
         tokenizer.save(temporary)
-        card = card or ModelCard()
-        text = card.to_markdown(
+        text = (card or ModelCard()).to_markdown(
             model.num_parameters(),
             tokenizer.vocab_size,
             tokenizer.normaliser.name,
@@ -85,55 +107,77 @@ def save_model(
         (temporary / CARD_FILE).write_text(text, encoding="utf-8")
         if recipe is not None:
             (temporary / RECIPE_FILE).write_text(recipe.to_toml(), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.replace(old)
-            for other in old.iterdir():  # evaluations, and whatever else lies there
-                if other.name not in OWN_FILES:
-                    other.replace(temporary / other.name)
-        temporary.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[USR, Tokenizer]:
+def save_encoder(
+    folder: Path, encoder: SpeechEncoder, card: ModelCard | None = None, *, half: torch.dtype | None = None
+) -> Path:
+    """Write the folder of an encoder alone, without heads, decoder and tokenizer; else as `save_model`."""
+    folder = Path(folder)
+    with _replacing(folder) as temporary:
+        _write_config(temporary, EncoderFolderConfig(model=encoder.config))
+        write_weights(temporary / WEIGHTS_FILE, encoder.state_dict(), half)
+        text = (card or ModelCard()).to_encoder_markdown(encoder.num_parameters())
+        (temporary / CARD_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", *, weights_dtype: torch.dtype | None = None
+) -> tuple[USR, Tokenizer]:
     """The model of a folder, ready for inference on `device`, and its tokenizer.
 
+    Weights are float32 in memory, or of the half precision `weights_dtype`: then they need half the memory, and are
+    converted whenever a layer uses them, unless autocast computes in their type.
     Raises `ModelError` that says what is wrong with the folder; a model is loaded completely or not at all.
     """
+    network, tokenizer = load_folder(folder, device, weights_dtype=weights_dtype)
+    if not isinstance(network, USR) or tokenizer is None:
+        raise ModelError(f"{folder} is {ENCODER_ALONE.format(folder=folder)}")
+    return network, tokenizer
+
+
+def load_folder(
+    folder: Path, device: torch.device | str = "cpu", *, weights_dtype: torch.dtype | None = None
+) -> tuple[SpeechEncoder, Tokenizer | None]:
+    """As `load_model`, and of the folder of an encoder alone: that encoder, and no tokenizer."""
     folder = Path(folder)
     config = _read_config(folder)
     try:
         with WithoutStartValues():
-            model = USR(config)
+            network = USR(config) if isinstance(config, ModelConfig) else SpeechEncoder(config)
     except (RuntimeError, ValueError, ZeroDivisionError, TypeError) as error:
         raise ModelError(f"{folder / CONFIG_FILE} describes no possible model: {_first_line(error)}") from error
     weights = _read_weights(folder / WEIGHTS_FILE)
-    _check_weights(folder / WEIGHTS_FILE, weights, model.state_dict())
-    tokenizer = Tokenizer.load(folder)
-    _check_vocabulary(folder, config, tokenizer)
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}, assign=True
-    )
-    return model.to(find_device(device)).eval(), tokenizer
+    _check_weights(folder / WEIGHTS_FILE, weights, network.state_dict())
+    tokenizer = None
+    if isinstance(config, ModelConfig):
+        tokenizer = Tokenizer.load(folder)
+        _check_vocabulary(folder, config, tokenizer)
+    stored = {name: value.to(stored_type(value, weights_dtype)) for name, value in weights.items()}
+    network.load_state_dict(stored, assign=True)
+    return network.to(find_device(device)).eval(), tokenizer
 
 
-class WithoutStartValues(TorchFunctionMode):
-    """Build a module whose weights are about to be replaced: memory is not touched, no random numbers are drawn.
-
-    (The `meta` device does the same, and imports PyTorch's compiler, which takes longer than loading a small model.)
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Leave out what fills a tensor at random."""
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype | None = None) -> None:
+    """Write a safetensors file, tensor by tensor: more than one is never held in memory beside `weights`."""
+    types = {name: stored_type(value, half) for name, value in weights.items()}
+    # The widest types first, so that each tensor begins at a multiple of its type's size.
+    names = sorted(weights, key=lambda name: (-types[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        start, end = end, end + weights[name].numel() * types[name].itemsize
+        shape = list(weights[name].shape)
+        header[name] = {"dtype": SAFETENSORS_TYPES[types[name]], "shape": shape, "data_offsets": [start, end]}
+    description = json.dumps(header).encode()
+    description += b" " * (-len(description) % 8)
+    with path.open("wb") as file:
+        file.write(len(description).to_bytes(8, "little") + description)
+        for name in names:
+            value = weights[name].detach().to("cpu", types[name]).contiguous()
+            file.write(value.flatten().view(torch.uint8).numpy().data)
 
 
 def find_device(device: torch.device | str) -> torch.device:
@@ -147,7 +191,38 @@ def find_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def _read_config(folder: Path) -> ModelConfig:
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the place of `folder` at the end; what else lies in `folder` is kept.
+
+    Raises `ModelError` if `folder` is no model folder.
+    """
+    if folder.exists() and not (folder / CONFIG_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ModelError(f"{folder} exists and is no model folder: choose another place to save the model")
+    temporary, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("tmp", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.replace(old)
+            for other in old.iterdir():  # evaluations, and whatever else lies there
+                if other.name not in OWN_FILES:
+                    other.replace(temporary / other.name)
+        temporary.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_config(folder: Path, config: FolderConfig) -> None:
+    content = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+    (folder / CONFIG_FILE).write_text(content, encoding="utf-8")
+
+
+def _read_config(folder: Path) -> EncoderConfig:
+    """The sizes of a folder's network: a `ModelConfig` unless it is an encoder alone."""
     if folder.is_file():
         advice = "turn a published checkpoint into one with `seehear convert`" if folder.suffix in PICKLES else ""
         raise ModelError(
@@ -160,7 +235,9 @@ def _read_config(folder: Path) -> ModelConfig:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        config = FolderConfig.model_validate(values)
+        is_encoder = isinstance(values, dict) and values.get("kind") == "encoder"
+        kind: type[ModelFolderConfig | EncoderFolderConfig] = EncoderFolderConfig if is_encoder else ModelFolderConfig
+        config = kind.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelError(f"{path} is not a model of this version of seehear: {faults}") from error

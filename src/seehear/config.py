@@ -1,5 +1,7 @@
 """What describes a model: its sizes as a table of data, checked by pydantic. (The settings of a run: `recipe.py`.)"""
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from seehear.modality import SAMPLES_PER_FRAME
@@ -52,19 +54,13 @@ class AudioFrontendConfig(FrozenModel):
         return self
 
 
-class ModelConfig(FrozenModel):
-    """Everything that fixes a model's parameters and outputs; saved beside its weights."""
+class EncoderConfig(FrozenModel):
+    """Everything that fixes the parameters and features of an encoder with its frontends; saved beside its weights."""
 
     dim: int = 512
     num_heads: int = 8
     ffn_dim: int = 2048
     num_encoder_layers: int = 12
-    decoder_dim: int = 512
-    decoder_num_heads: int = 8
-    decoder_ffn_dim: int = 2048
-    num_decoder_layers: int = 6
-    vocab_size: int = 1049
-    """Tokens with blank (id 0) and end of sentence (the last id)."""
     video: VideoFrontendConfig = VideoFrontendConfig()
     audio: AudioFrontendConfig = AudioFrontendConfig()
     dropout: float = 0.1
@@ -74,8 +70,25 @@ class ModelConfig(FrozenModel):
     """Start of the γ vectors that scale each encoder sub-layer."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "ModelConfig":
-        if self.dim % self.num_heads or self.decoder_dim % self.decoder_num_heads:
+    def _heads_divide_the_width(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError("the number of heads must divide the width")
+        return self
+
+
+class ModelConfig(EncoderConfig):
+    """The same of a whole model: encoder, heads and decoder."""
+
+    decoder_dim: int = 512
+    decoder_num_heads: int = 8
+    decoder_ffn_dim: int = 2048
+    num_decoder_layers: int = 6
+    vocab_size: int = 1049
+    """Tokens with blank (id 0) and end of sentence (the last id)."""
+
+    @model_validator(mode="after")
+    def _decoder_heads_divide_the_width(self) -> Self:
+        if self.decoder_dim % self.decoder_num_heads:
             raise ValueError("the number of heads must divide the width")
         return self
 

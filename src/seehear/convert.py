@@ -1,24 +1,82 @@
 """Published USR and USR 2.0 checkpoints to models of ours and back: one table of names, strict in both directions.
 
-What is accepted is the fine-tuned layout, which the authors publish for inference: frontends, encoder, three CTC heads,
-decoder with three output layers; as it is, behind any of `PREFIXES`, or under the key "state_dict". A checkpoint with
-anything more (layers for pseudo-labels, predictors, a teacher) or less is refused, and the error names it.
+A published file holds more than one model, by name (behind `WRAPPERS`; as it is, or under the key "state_dict"):
+
+- fine-tuned: the student (`backbone.`), its moving average (`target_backbone.`), output layers for pseudo-labels and a
+  layer normalization; for inference alone, only the student;
+- self-supervised: an encoder (`backbone.encoder.`), heads and decoder that only watch it (probes), a predictor, and the
+  moving average of the encoder (`target_backbone.`, without `encoder.`).
+
+Student or moving average becomes a model, or an encoder alone; the others are named and left out. A file is refused if
+it has a name that is none of these, or lacks one that belongs to what is taken; the error names it.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from seehear.config import AudioFrontendConfig, ModelConfig, VideoFrontendConfig
+from seehear.config import AudioFrontendConfig, EncoderConfig, ModelConfig, VideoFrontendConfig
 from seehear.errors import ModelError
 from seehear.modality import Modality
-from seehear.model.usr import USR
+from seehear.model.usr import USR, SpeechEncoder
+from seehear.model.weights import WithoutStartValues
 
-PREFIXES = ("model.", "backbone.", "_orig_mod.")
-"""What training code puts before or between the parts of every name; any of these are dropped, in any order."""
+WRAPPERS = ("model", "backbone", "module", "_orig_mod")
+"""Parts that training code puts into names; they are dropped, in any order and number."""
+AVERAGE = "target_backbone."
+"""How the names of the moving average begin."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Last parts of names that are no parameters."""
+
+
+class Group(StrEnum):
+    """What parameters of a published file are."""
+
+    STUDENT = "student"
+    TEACHER = "moving average of the student (teacher)"
+    PROBES = "heads and decoder that watched the pre-training (probes)"
+    PREDICTOR = "predictor of the pre-training"
+    PSEUDO_LABELS = "output layers for pseudo-labels"
+    LAYER_NORM = "layer normalization of the training"
+
+
+class Size(NamedTuple):
+    """How large some tensors are together."""
+
+    parameters: int
+    """Running statistics are not counted."""
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.parameters:,} parameters, {self.bytes / 1e6:,.1f} MB" if self.bytes else "no tensors"
+
+
+class Checkpoint(NamedTuple):
+    """The contents of a published file."""
+
+    parameters: dict[str, Tensor]
+    """By name, prefixes included."""
+    others: dict[str, Size]
+    """What lies beside them, as the states of an optimizer."""
+    mapped: bool
+    """Whether tensors are mapped from the file: memory is needed only where they are read, and is not private."""
+
+
+class Conversion(NamedTuple):
+    """A model of ours, made of a published file."""
+
+    model: SpeechEncoder
+    """A `USR`, or an encoder alone; its weights are the tensors of the file, in their type, not copies."""
+    taken: tuple[Group, Size]
+    left_out: dict[Group, Size]
+
 
 _FRONTENDS = {"frontend_v": "video_frontend", "frontend_a": "audio_frontend"}
 _BLOCK = {"conv#.*": "conv#.*", "bn#.*": "norm#.*", "downsample.#.*": "shortcut.#.*"}
@@ -67,6 +125,15 @@ TABLE: dict[str, str] = {
 }
 """Published name to ours; # stands for a number, * for the last part of the name."""
 
+LEFT_OUT: dict[str, Group] = {
+    **{f"out_layer_unlabelled_{kind}{m.value}.*": Group.PSEUDO_LABELS for kind in ("", "ctc_") for m in Modality},
+    "layer_norm.*": Group.LAYER_NORM,
+    "predictor.embed.mask_emb": Group.PREDICTOR,
+    **{f"predictor.{part}.*": Group.PREDICTOR for part in ("embed.proj", "after_norm", "last_linear")},
+    **{f"predictor.encoders.#.{name}": Group.PREDICTOR for name in _ENCODER_LAYER if not name.startswith("gamma")},
+}
+"""Published names that no model of ours has, in the same form."""
+
 
 def our_name(published: str) -> str | None:
     """Our name of a published parameter (its prefixes dropped), or None if the layout has no such name."""
@@ -78,22 +145,31 @@ def published_name(ours: str) -> str | None:
     return _rename(ours, ((ours, theirs) for theirs, ours in TABLE.items()))
 
 
-def to_ours(
-    published: Mapping[str, Tensor], config: ModelConfig | None = None
-) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The configuration (read off the shapes unless given) and the state dict of a published one.
+def to_ours(published: Mapping[str, Tensor], config: ModelConfig | None = None, *, teacher: bool = False) -> Conversion:
+    """The student of a published checkpoint as a model of ours, or with `teacher` its moving average.
 
-    Raises `ModelError` that names missing, extra and misshapen parameters.
+    The configuration of a whole model is read off the shapes unless it is given.
+    Raises `ModelError` that names missing, unknown and misshapen parameters.
     """
-    plain = {_without_prefixes(name): value for name, value in published.items()}
+    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): x for name, x in published.items()}
     if len(plain) < len(published):
         raise ModelError("the checkpoint holds a parameter twice, with and without a prefix; keep one of the two")
-    config = config or config_from_shapes({name: tuple(value.shape) for name, value in plain.items()})
-    with torch.device("meta"):
-        expected = USR(config).state_dict()
-    renamed = {our_name(name) or name: value for name, value in plain.items()}
-    _check(renamed, expected)
-    return config, {name: renamed[name] for name in expected}
+    encoder_alone = _is_pre_training(plain)
+    groups, unknown = _sort(plain, encoder_alone)
+    wanted, other = (Group.TEACHER, Group.STUDENT) if teacher else (Group.STUDENT, Group.TEACHER)
+    if wanted not in groups and other in groups:
+        raise ModelError(
+            f"the checkpoint holds no {wanted}, but a {other}: {'leave out' if teacher else 'add'} --teacher"
+        )
+    state = groups.pop(wanted, {})
+    model = _skeleton({name: tuple(value.shape) for name, value in state.items()}, encoder_alone, config)
+    expected = model.state_dict()
+    renamed = {str(our_name(name)): value for name, value in state.items()}
+    _check(renamed, expected, unknown, partial(_shown, teacher=teacher, encoder_alone=encoder_alone))
+    counters = {name for name, value in expected.items() if not value.is_floating_point()}  # means of files have parts
+    weights = {name: renamed[name].to(torch.int64) if name in counters else renamed[name] for name in expected}
+    model.load_state_dict(weights, assign=True)
+    return Conversion(model, (wanted, _size(state)), {group: _size(tensors) for group, tensors in groups.items()})
 
 
 def to_published(model: USR) -> dict[str, Tensor]:
@@ -103,86 +179,201 @@ def to_published(model: USR) -> dict[str, Tensor]:
     return {str(published_name(name)): value for name, value in model.state_dict().items()}
 
 
+def encoder_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
+    """Width, heads and number of layers of an encoder, from the shapes of a published one without prefixes."""
+    heads, head_dim = _shape(shapes, "encoder.encoders.0.self_attn.pos_bias_u")
+    return EncoderConfig(
+        dim=heads * head_dim,
+        num_heads=heads,
+        ffn_dim=_shape(shapes, "encoder.encoders.0.feed_forward.w_1.weight")[0],
+        num_encoder_layers=_count_layers(shapes, "encoder.encoders."),
+    )
+
+
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
     """Widths, heads and numbers of layers, from the shapes of a published checkpoint without prefixes.
 
     The decoder's number of heads leaves no trace in the shapes: it is taken to have heads as wide as the encoder's, as
     in every published model.
     """
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in shapes:
-            raise ModelError(f"this is no published USR checkpoint: it has no '{name}'")
-        return shapes[name]
-
-    def layers(beginning: str) -> int:
-        return len({name.removeprefix(beginning).split(".")[0] for name in shapes if name.startswith(beginning)})
-
-    heads, head_dim = shape("encoder.encoders.0.self_attn.pos_bias_u")
-    vocab_size, decoder_dim = shape("decoder.embed.0.weight")
+    encoder = encoder_from_shapes(shapes)
+    head_dim = encoder.dim // encoder.num_heads
+    vocab_size, decoder_dim = _shape(shapes, "decoder.embed.0.weight")
     if decoder_dim % head_dim:
         raise ModelError(f"a decoder of width {decoder_dim} has no heads of width {head_dim}, as the encoder has")
     return ModelConfig(
-        dim=heads * head_dim,
-        num_heads=heads,
-        ffn_dim=shape("encoder.encoders.0.feed_forward.w_1.weight")[0],
-        num_encoder_layers=layers("encoder.encoders."),
+        **encoder.model_dump(),
         decoder_dim=decoder_dim,
         decoder_num_heads=decoder_dim // head_dim,
-        decoder_ffn_dim=shape("decoder.decoders.0.feed_forward.w_1.weight")[0],
-        num_decoder_layers=layers("decoder.decoders."),
+        decoder_ffn_dim=_shape(shapes, "decoder.decoders.0.feed_forward.w_1.weight")[0],
+        num_decoder_layers=_count_layers(shapes, "decoder.decoders."),
         vocab_size=vocab_size,
     )
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> Checkpoint:
     """The tensors of a published checkpoint file. Nothing in the file is executed.
 
     Raises `ModelError` for a file that is missing, damaged, or anything but names and tensors.
     """
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}")
+    mapped = _can_be_mapped(path)
+    others: dict[str, Size] = {}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise ModelError(
-            f"{path} is refused: it is damaged, or holds code beside its tensors, which could do anything on this "
-            f"machine ({type(error).__name__}); ask whoever made it for a file of tensors alone"
-        ) from error
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if isinstance(content, Mapping) and "state_dict" in content:
+            others = {str(name): _size(dict(_tensors(part))) for name, part in content.items() if name != "state_dict"}
+            content = content["state_dict"]
+    except Exception as error:  # torch raises many kinds; others may be nested without end
+        raise ModelError(f"{path} is refused: {_why_refused(path, error)}") from error
+    if not isinstance(content, Mapping) or not all(map(_is_plain, content.values())):
         raise ModelError(f"{path} does not hold parameters by name, alone or under 'state_dict'")
-    return dict(content)
+    return Checkpoint({str(name): value for name, value in content.items()}, others, mapped)
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether the tensors lie in the file as they are in memory: in a zip archive, uncompressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _why_refused(path: Path, error: Exception) -> str:
+    """What is wrong with a file that `torch.load` does not read, and what to do."""
+    code = re.search(r"Unsupported (?:global|class)\S* (?:GLOBAL )?([\w.]+)", str(error))
+    if code is None:
+        return f"it is damaged, or no checkpoint ({type(error).__name__}); get it again from where it comes from"
+    kept = path.with_name(f"{path.stem}-weights.pth")
+    return (
+        f"it holds code beside its tensors ({code[1]}), which could do anything on this machine; if you trust it, keep "
+        f"the tensors alone, in an environment that may run it, and convert {kept.name}: "
+        f"python -c \"import torch; torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)['state_dict'], "
+        f'{str(kept)!r})"'
+    )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor of numbers in a row."""
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+
+
+def _tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested mappings and sequences, each under a name of its own."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        for key, part in content.items() if isinstance(content, Mapping) else enumerate(content):
+            yield from _tensors(part, f"{name}.{key}")
+
+
+def _size(tensors: Mapping[str, Tensor]) -> Size:
+    counted = (value.numel() for name, value in tensors.items() if name.rpartition(".")[2] not in STATISTICS)
+    return Size(sum(counted), sum(value.numel() * value.itemsize for value in tensors.values()))
+
+
+def _is_pre_training(names: Iterable[str]) -> bool:
+    """Whether a checkpoint is of self-supervised pre-training, or has nothing that could write text."""
+    writes = tuple(f"{prefix}{part}" for prefix in ("", AVERAGE) for part in ("ctc_", "decoder."))
+    return any(name.startswith(("predictor.", f"{AVERAGE}encoders.")) for name in names) or not any(
+        name.startswith(writes) for name in names
+    )
+
+
+def _sort(plain: Mapping[str, Tensor], pre_training: bool) -> tuple[dict[Group, dict[str, Tensor]], list[str]]:
+    """Parameters by what they are, under the names that a student has; and names that no published checkpoint has."""
+    groups: dict[Group, dict[str, Tensor]] = {}
+    unknown = []
+    for name, value in plain.items():
+        group, own = _place(name, pre_training)
+        if group is None:
+            unknown.append(name)
+        else:
+            groups.setdefault(group, {})[own] = value
+    return groups, unknown
+
+
+def _place(name: str, pre_training: bool) -> tuple[Group | None, str]:
+    """What a parameter is, None if unknown, and its name in a student."""
+    group, own = Group.STUDENT, name
+    if name.startswith(AVERAGE):
+        group, own = Group.TEACHER, ("encoder." if pre_training else "") + name.removeprefix(AVERAGE)
+    elif pre_training and not name.startswith("encoder."):
+        group = Group.PROBES
+    if our_name(own):
+        return group, own
+    return next((left_out for pattern, left_out in LEFT_OUT.items() if _compiled(pattern).fullmatch(name)), None), name
+
+
+def _skeleton(shapes: Mapping[str, tuple[int, ...]], encoder_alone: bool, config: ModelConfig | None) -> SpeechEncoder:
+    """A network of these shapes, without values."""
+    try:
+        with WithoutStartValues():
+            if encoder_alone:
+                return SpeechEncoder(encoder_from_shapes(shapes))
+            return USR(config or config_from_shapes(shapes))
+    except (RuntimeError, MemoryError, ZeroDivisionError) as error:
+        raise ModelError(f"no model can have the shapes of the checkpoint ({type(error).__name__})") from error
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, int]:
+    """The shape of a matrix."""
+    if name not in shapes:
+        raise ModelError(f"this is no published USR checkpoint: it has no '{name}'")
+    if len(shapes[name]) != 2:
+        raise ModelError(f"this is no published USR checkpoint: its '{name}' is no matrix")
+    rows, columns = shapes[name]
+    return rows, columns
+
+
+def _count_layers(names: Iterable[str], beginning: str) -> int:
+    return len({name.removeprefix(beginning).split(".")[0] for name in names if name.startswith(beginning)})
 
 
 def _rename(name: str, table: Iterable[tuple[str, str]]) -> str | None:
     """The name by the first row of `table` that fits it."""
     for pattern, replacement in table:
-        expression = re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)")
-        if match := re.fullmatch(expression, name):
+        if match := _compiled(pattern).fullmatch(name):
             groups = iter(match.groups())
             return re.sub(r"[#*]", lambda _: next(groups), replacement)  # noqa: B023 -- used before the next turn
     return None
 
 
-def _without_prefixes(name: str) -> str:
-    while prefix := next(filter(name.startswith, PREFIXES), None):
-        name = name.removeprefix(prefix)
-    return name
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)"))
 
 
-def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise unless `state` has exactly the names and shapes of `expected`; errors speak the published names."""
+def _shown(ours: str, teacher: bool, encoder_alone: bool) -> str:
+    """The name that a parameter of ours has in a published checkpoint."""
+    name = published_name(ours) or ours
+    if not teacher:
+        return name
+    return AVERAGE + (name.removeprefix("encoder.") if encoder_alone else name)
+
+
+def _check(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], unknown: list[str], shown: Callable[[str], str]
+) -> None:
+    """Raise unless `state` has exactly the names and shapes of `expected`, numbers in them, and nothing is unknown.
+
+    Errors speak the published names, which `shown` makes of ours.
+    """
     faults: list[str] = []
-    if missing := [published_name(name) or name for name in expected if name not in state]:
+    if missing := [shown(name) for name in expected if name not in state]:
         faults.append(f"misses {_listed(missing)}")
-    if extra := [published_name(name) or name for name in state if name not in expected]:
-        faults.append(f"has {_listed(extra)}, which a model for inference has not")
+    if extra := unknown + [shown(name) for name in state if name not in expected]:
+        faults.append(f"has {_listed(extra)}, which belongs to no published model of this size")
     for name in expected:
-        if name in state and state[name].shape != expected[name].shape:
-            is_, should = list(state[name].shape), list(expected[name].shape)
-            faults.append(f"has {published_name(name)} of shape {is_} instead of {should}")
+        if name not in state:
+            continue
+        is_, should = state[name], expected[name]
+        if is_.shape != should.shape:
+            faults.append(f"has {shown(name)} of shape {list(is_.shape)} instead of {list(should.shape)}")
+        elif should.is_floating_point() and not is_.is_floating_point():
+            faults.append(f"has {shown(name)} of type {is_.dtype} instead of {should.dtype}")
     if faults:
         raise ModelError(f"the checkpoint {_listed(faults, '; it ')}")
 

@@ -53,7 +53,7 @@ class ModelSettings(FrozenModel):
     stochastic_depth: float | None = None
     layer_scale: float | None = None
     init: str | None = None
-    """A model folder, or the folder of a run, whose weights the student starts from."""
+    """A model folder, that of an encoder alone, or the folder of a run, whose weights the student starts from."""
     init_part: Literal["model", "encoder"] = "model"
     """Start from all of them, or from those that turn a clip into features."""
     init_vocabulary: bool = True

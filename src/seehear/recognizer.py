@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
+from seehear.checkpoint import CARD_FILE, CONFIG_FILE, ENCODER_ALONE, WEIGHTS_FILE, load_folder
 from seehear.data.faces import FaceDetector
+from seehear.decoding.decode import precision, weights_type
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
@@ -27,11 +28,11 @@ from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions
 from seehear.listening.reader import Reader
 from seehear.listening.stream import Event, Opened, Piece, Read, listen
 from seehear.modality import FRAME_RATE, Modality
-from seehear.model.usr import USR
+from seehear.model.usr import USR, SpeechEncoder
 from seehear.tokenizer import DESCRIPTION_FILE, PIECES_FILE, Tokenizer
 from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
-from seehear.transcribing.batches import Input, Transcriber
+from seehear.transcribing.batches import Input, Transcriber, streams
 from seehear.transcribing.recognition import OnWindow, Recognition, Recording
 from seehear.transcribing.speaker import speaking
 from seehear.transcript import Transcript
@@ -64,15 +65,17 @@ class Recognizer:
 
     def __init__(
         self,
-        model: USR,
-        tokenizer: Tokenizer,
+        model: SpeechEncoder,
+        tokenizer: Tokenizer | None,
         face_model: Path | None = None,
         language_model: LanguageModel | None = None,
         dtype: DType = "float32",
         *,
         isolated: bool = True,
     ) -> None:
-        """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
+        """`model` and `tokenizer` are those of `seehear.checkpoint.load_folder`; an encoder alone can only `extract`.
+
+        `face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
 
         A `language_model` is asked by decoding that scores, with the options' `language_weight`.
         `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
@@ -153,7 +156,7 @@ class Recognizer:
         short file's transcript comes when others have filled the batch, or `media` ends. `on_progress` and `on_window`
         are told how far it is, and what was made of each window. The other arguments are those of `transcribe`.
         """
-        transcriber = Transcriber(self.model, self.tokenizer, options, self.language_model, self.dtype, word_times)
+        transcriber = self._transcriber(options, word_times)
         listening = self._listening(modality, detector, face, windows)
         finder = None if isinstance(detector, str) else detector
         recognition = Recognition(
@@ -167,7 +170,7 @@ class Recognizer:
         for source in media:
             path = Path(source)
             name = os.fsencode(source).decode("utf-8", "replace")  # whatever the locale makes of it
-            recording = Recording(path, Assembly(name, path, self.tokenizer, word_times, by_face=face == "all"))
+            recording = Recording(path, Assembly(name, path, transcriber.tokenizer, word_times, by_face=face == "all"))
             open_recordings.append(recording)
             for piece in self._pieces(recording, listening, finder, on_progress):
                 for mouth, given in self._inputs(piece, face, transcriber, recording):
@@ -181,6 +184,12 @@ class Recognizer:
         recognition.finish()
         for recording in open_recordings:
             yield recording.path, recording.result()
+
+    def _transcriber(self, options: DecodingOptions, word_times: bool = False) -> Transcriber:
+        """What recognises with these options. Raises `ModelError` if the model cannot."""
+        if not isinstance(self.model, USR) or self.tokenizer is None:
+            raise ModelError(f"this model is {ENCODER_ALONE.format(folder='FOLDER')}")
+        return Transcriber(self.model, self.tokenizer, options, self.language_model, self.dtype, word_times)
 
     def _listening(
         self,
@@ -225,7 +234,7 @@ class Recognizer:
             recording.fail(error)
 
     def _inputs(
-        self, piece: Piece, face: FaceChoice, transcriber: Transcriber, recording: Recording | None = None
+        self, piece: Piece, face: FaceChoice, transcriber: Transcriber | None, recording: Recording | None = None
     ) -> Iterator[tuple[Mouth | None, Input]]:
         """What the model is given of a window: once, or for each face that is asked for."""
         frames = piece.window.end - piece.window.start
@@ -270,10 +279,10 @@ class Recognizer:
         for layer in layers:
             if not 1 <= layer <= count:
                 raise ModelError(f"the encoder has the layers 1 to {count}, and no layer {layer}")
-        transcriber = Transcriber(self.model, self.tokenizer, DEFAULT_DECODING, dtype=self.dtype)
-        given, warnings = self._whole(Path(media), modality, detector, transcriber)
-        with transcriber.precision():
-            streams, mask = transcriber.streams([given], (given.modality,))
+        device = next(self.model.parameters()).device
+        given, warnings = self._whole(Path(media), modality, detector)
+        with precision(device, self.dtype):
+            entering, mask = streams(self.model, [given], (given.modality,))
         kept: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Callable[[object, object, Tensor], None]:
@@ -281,8 +290,8 @@ class Recognizer:
 
         hooks = [self.model.encoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
         try:
-            with transcriber.precision():
-                output = self.model.contextualise(streams, mask)[given.modality][0]
+            with precision(device, self.dtype):
+                output = self.model.contextualise(entering, mask)[given.modality][0]
         finally:
             for hook in hooks:
                 hook.remove()
@@ -290,15 +299,18 @@ class Recognizer:
         return Features(given.modality, output.float().cpu().numpy(), by_layer, warnings)
 
     def _whole(
-        self, path: Path, modality: ModalityName, detector: FaceDetector | DetectorName, transcriber: Transcriber
+        self, path: Path, modality: ModalityName, detector: FaceDetector | DetectorName
     ) -> tuple[Input, tuple[str, ...]]:
         """A recording in one piece, and what there is to say about it."""
         warnings: list[str] = []
         listening = self._listening(modality, detector, "speaking", replace(DEFAULT_WINDOWS, whole=True))
         finder = None if isinstance(detector, str) else detector
+        transcriber = self._transcriber(DEFAULT_DECODING) if isinstance(self.model, USR) else None
         given = None
         for event in self._listen(path, listening, finder, warnings.append):
             if isinstance(event, Piece):
+                if len(event.mouths) > 1 and transcriber is None:
+                    warnings.append("an encoder alone cannot tell which face speaks: the one that moves most is taken")
                 ((mouth, given),) = self._inputs(event, "speaking", transcriber)
                 warnings.extend(() if mouth is None else mouth.notes)
         if given is None:
@@ -325,15 +337,20 @@ def load(
     face_model: Path | None = None,
     language_model: str | Path | None = None,
     dtype: DType = "float32",
+    half: bool = False,
     isolated: bool = True,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
-    The other arguments are those of `Recognizer`; `language_model` is a file that `seehear lm` made.
+    The other arguments are those of `Recognizer`; `language_model` is a file that `seehear lm` made. `half` keeps the
+    weights in half precision: half the memory, a little slower.
     Raises `ModelError` that says what is wrong with the model.
     """
-    network, tokenizer = load_model(find_model_folder(model), device)
-    asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces) if language_model else None
+    folder = find_model_folder(model)
+    network, tokenizer = load_folder(folder, device, weights_dtype=weights_type(dtype, half=half))
+    asked = None
+    if language_model and tokenizer:
+        asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces)
     return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
 
 

@@ -1,9 +1,17 @@
 """`seehear convert`: a published checkpoint to a model folder, and back."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from seehear.convert import Checkpoint, Conversion
+    from seehear.model.usr import USR
+    from seehear.tokenizer import Tokenizer
+
+PUBLISHED_LICENCE = "cc-by-nc-4.0"
+"""Of the weights that the authors publish."""
 
 
 def convert(
@@ -12,49 +20,102 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(help="Model folder to make; with --back a file of weights.")],
     units: Annotated[
-        Path | None, typer.Option(help="Published list of units, one a line; with --back it is written, if given.")
+        Path | None,
+        typer.Option(
+            help="Published list of units, one a line; a self-supervised file needs none. With --back it is written, "
+            "if given."
+        ),
     ] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Take the moving average instead of the student, if the file has it.")
+    ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store matrices as float16: half the size; loaded as float32 unless asked.")
+    ] = False,
+    licence: Annotated[
+        str,
+        typer.Option(help="Of the weights, for the model card; that of the published files, unless yours is another."),
+    ] = PUBLISHED_LICENCE,
     back: Annotated[bool, typer.Option("--back", help="From a model folder to the published layout.")] = False,
 ) -> None:
-    """Make a model folder of a published USR or USR 2.0 checkpoint (fine-tuned layout), its size read off the shapes.
+    """Make a model folder of a published USR or USR 2.0 checkpoint, its size read off the shapes.
 
-    Nothing in the checkpoint is executed: a file that holds more than tensors is refused.
+    A fine-tuned file becomes a model: its student, or its moving average. A self-supervised file becomes the folder of
+    an encoder, for `seehear extract` and `seehear train --init`; it needs no units. What is taken and what is left out
+    is printed. Nothing in the checkpoint is executed: a file that holds more than tensors is refused.
     """
     from seehear.errors import ConfigError
 
     if back:
+        if teacher or half:
+            raise ConfigError("--teacher and --half say what to make of a published file: leave them out with --back")
         _to_published(source, out, units)
-    elif units is None:
-        raise ConfigError("give the published list of units with --units FILE: it says which text the tokens stand for")
     else:
-        _from_published(source, units, out)
+        _from_published(source, units, out, teacher=teacher, half=half, licence=licence)
     typer.echo(str(out))
 
 
-def _from_published(checkpoint: Path, units: Path, out: Path) -> None:
+def _from_published(
+    checkpoint: Path, units: Path | None, out: Path, *, teacher: bool, half: bool, licence: str
+) -> None:
+    import torch
+
     from seehear.card import ModelCard
-    from seehear.checkpoint import WithoutStartValues, save_model
+    from seehear.checkpoint import save_encoder, save_model
     from seehear.convert import read_checkpoint, to_ours
     from seehear.errors import ModelError
     from seehear.model.usr import USR
     from seehear.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_units(units)
-    published = read_checkpoint(checkpoint)
+    tokenizer = None if units is None else Tokenizer.from_units(units)
+    read = read_checkpoint(checkpoint)
     try:
-        config, weights = to_ours(published)
+        conversion = to_ours(read.parameters, teacher=teacher)
     except ModelError as error:
         raise ModelError(f"{checkpoint}: {error}") from error
-    if tokenizer.vocab_size != config.vocab_size:
+    model, (group, _) = conversion.model, conversion.taken
+    method = f"Published weights: the {group} of `{checkpoint.name}`"
+    dtype = torch.float16 if half else None
+    if isinstance(model, USR):
+        tokenizer = _fitting(tokenizer, units, checkpoint, model)
+        _tell(checkpoint, read, conversion)
+        card = ModelCard(title="USR, converted", method=method, licence=licence)
+        save_model(out, model, tokenizer, card, half=dtype)
+        return
+    _tell(checkpoint, read, conversion)
+    if units is not None:
+        _note(f"{checkpoint} has an encoder alone, which needs no vocabulary: {units} is not used")
+    card = ModelCard(title="Encoder of USR, self-supervised, converted", method=method, licence=licence)
+    save_encoder(out, model, card, half=dtype)
+
+
+def _fitting(tokenizer: "Tokenizer | None", units: Path | None, checkpoint: Path, model: "USR") -> "Tokenizer":
+    """The vocabulary of a model. Raises `ConfigError` if there is none, `ModelError` if it is another's."""
+    from seehear.errors import ConfigError, ModelError
+
+    if tokenizer is None:
+        raise ConfigError("give the published list of units with --units FILE: it says which text the tokens stand for")
+    if tokenizer.vocab_size != model.config.vocab_size:
         raise ModelError(
             f"{units} makes {tokenizer.vocab_size} tokens, blank and end of sentence included, but {checkpoint} has "
-            f"{config.vocab_size}: give the list that belongs to the checkpoint"
+            f"{model.config.vocab_size}: give the list that belongs to the checkpoint"
         )
-    with WithoutStartValues():
-        model = USR(config)
-    model.load_state_dict(weights)
-    method = f"Published weights, converted from `{checkpoint.name}`"
-    save_model(out, model, tokenizer, ModelCard(title="USR, converted", method=method))
+    return tokenizer
+
+
+def _tell(path: Path, checkpoint: "Checkpoint", conversion: "Conversion") -> None:
+    """Print what is taken from a file and what is left out."""
+    if not checkpoint.mapped:
+        _note(f"{path} cannot be mapped (an old format, or compressed): it is read into memory as a whole")
+    group, size = conversion.taken
+    _note(f"taken: {group}, {size}")
+    for name, size in (*conversion.left_out.items(), *checkpoint.others.items()):
+        _note(f"left out: {name}, {size}")
+
+
+def _note(text: str) -> None:
+    """On standard error: standard output has the folder alone."""
+    typer.echo(text, err=True)
 
 
 def _to_published(folder: Path, out: Path, units: Path | None) -> None:

@@ -61,6 +61,7 @@ def evaluate(  # long because its options are
     ] = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DTypeOption = "float32",
+    half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
     """Word and character error rates, with substitutions, deletions, insertions and 95 % intervals.
@@ -74,6 +75,7 @@ def evaluate(  # long because its options are
 
     from seehear.checkpoint import load_model
     from seehear.data.corpus import Corpus
+    from seehear.decoding.decode import weights_type
     from seehear.decoding.ngram import NGram
     from seehear.evaluate import read_records, write_report
     from seehear.files import require_writable
@@ -89,15 +91,17 @@ def evaluate(  # long because its options are
     utterances = loaded.split(split)
     folder = find_model_folder(model)
     home = folder / "evaluation" if Path(model).is_dir() else Path()
-    network, tokenizer = load_model(folder, device)
+    network, tokenizer = load_model(folder, device, weights_dtype=weights_type(dtype, half=half))
     language_model = NGram.load(lm, tokenizer.vocab_size, tokenizer.pieces) if lm else None
-    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype, lm)
+    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype, lm, half)
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
     report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype)
     about = {"model": model, "corpus": str(corpus), "split": split, "dtype": dtype} | (
         {"language_model": str(lm)} if lm else {}
     )
+    if half:
+        about["weights"] = "half precision"
     write_report(report, path, about)
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
@@ -170,6 +174,7 @@ def file_name(
     condition: "Condition",
     dtype: DType,
     lm: Path | None = None,
+    half: bool = False,
 ) -> str:
     """A name that tells results of other options, language models and conditions apart."""
     parts = [corpus, split, decoding.method.value, *unusual(decoding)]
@@ -181,6 +186,8 @@ def file_name(
         parts.append(str(condition).replace(", ", "-").replace(" ", "-"))
     if dtype != "float32":
         parts.append(dtype)
+    if half:
+        parts.append("half")
     return "-".join(parts)
 
 

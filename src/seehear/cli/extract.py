@@ -30,6 +30,7 @@ def extract(
     face_model: options.FaceModelOption = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DTypeOption = "float32",
+    half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
     """Write the encoder's features of FILES: float32, (frames, width), 25 frames a second from the start of the file.
@@ -48,7 +49,7 @@ def extract(
     from seehear.transcript import output_names
 
     require_writable(output_dir)
-    recognizer = load(model, device, face_model=face_model, dtype=dtype)
+    recognizer = load(model, device, face_model=face_model, dtype=dtype, half=half)
     failed = False
     taken: set[Path] = set()
     for path, name in zip(files, output_names(files), strict=True):

@@ -21,6 +21,13 @@ DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 DTypeOption = Annotated[
     DType, typer.Option("--dtype", help="Numbers to compute with; bf16 is fast on GPUs, and on CPUs that know it.")
 ]
+HalfOption = Annotated[
+    bool,
+    typer.Option(
+        "--half",
+        help="Keep the weights in half precision: half the memory, a little slower.",
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads for the arithmetic.")]
 DecodeOption = Annotated[
     DecodingMethod,

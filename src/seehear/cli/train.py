@@ -19,7 +19,7 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Model or run to start from; see model.init."),
+        typer.Option(exists=True, file_okay=False, help="Model, encoder or run to start from; see model.init."),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -73,6 +73,7 @@ def transcribe(
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
     device: options.DeviceOption = "cpu",
     dtype: options.DTypeOption = "float32",
+    half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
     """Print what is said in FILES.
@@ -102,7 +103,7 @@ def transcribe(
     windows = WindowOptions(longest, pause, whole=whole)
     if folder:
         require_writable(folder)
-    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype)
+    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype, half=half)
     names = output_names(files)
     named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first
     failed = False

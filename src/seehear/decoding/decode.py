@@ -21,6 +21,13 @@ def precision(device: torch.device, dtype: DType) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
+def weights_type(dtype: DType, *, half: bool) -> torch.dtype | None:
+    """The half precision of weights in memory where the model computes with `dtype`; None if they stay float32."""
+    if not half:
+        return None
+    return torch.bfloat16 if dtype == "bf16" else torch.float16
+
+
 def decode_batch(
     model: USR,
     features: Tensor,

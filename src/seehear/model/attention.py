@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seehear.model.weights import Linear
+
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
     """Sine and cosine, interleaved, of `positions` (P,) at the frequencies 10000^(−2i/dim): (P, dim)."""
@@ -63,10 +65,10 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.output = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.output = Linear(dim, dim)
 
     def keys_values(self, x: Tensor) -> KeysValues:
         """Keys and values of `x` (B, T, D)."""
@@ -121,7 +123,7 @@ class RelativeAttention(Attention):
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__(dim, num_heads, dropout)
-        self.position = nn.Linear(dim, dim, bias=False)
+        self.position = Linear(dim, dim, bias=False)
         self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
         """u."""
         self.position_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seehear.config import AudioFrontendConfig, VideoFrontendConfig
 from seehear.modality import SAMPLE_RATE, SAMPLES_PER_FRAME
+from seehear.model.weights import Conv2d, in_type_of
 
 STEM_FRAMES = 5
 """Video frames that the video stem looks at: the frame itself and two on either side."""
@@ -30,16 +31,18 @@ class FlatConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same sums as on (B, C, L)."""
-        return F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, self.stride[0]), (0, int(self.padding[0])))
+        return F.conv2d(
+            x, in_type_of(x, self.weight).unsqueeze(2), self.bias, (1, self.stride[0]), (0, int(self.padding[0]))
+        )
 
 
 class ResidualBlock(nn.Module):
     """x plus two convolutions of width 3; a convolution of width 1 on x where stride or number of channels change.
 
-    `conv` is `nn.Conv2d` for images and `FlatConv` for sound.
+    `conv` is `Conv2d` for images and `FlatConv` for sound.
     """
 
-    def __init__(self, conv: type[nn.Conv2d | FlatConv], in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, conv: type[Conv2d | FlatConv], in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -59,7 +62,7 @@ class ResidualTrunk(nn.Module):
     """Stages of residual blocks; each stage but the first halves the resolution."""
 
     def __init__(
-        self, conv: type[nn.Conv2d | FlatConv], in_channels: int, channels: Sequence[int], blocks: Sequence[int]
+        self, conv: type[Conv2d | FlatConv], in_channels: int, channels: Sequence[int], blocks: Sequence[int]
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
@@ -92,7 +95,7 @@ class VideoFrontend(nn.Module):
         self.stem_stride = config.stem_stride
         self.stem_norm = nn.BatchNorm2d(config.stem_channels)
         self.pool = nn.MaxPool2d(3, 2, padding=1) if config.stem_pool else nn.Identity()
-        self.trunk = ResidualTrunk(nn.Conv2d, config.stem_channels, config.channels, config.blocks)
+        self.trunk = ResidualTrunk(Conv2d, config.stem_channels, config.channels, config.blocks)
         self.dim = config.channels[-1]
 
     def forward(self, video: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ class VideoFrontend(nn.Module):
         if torch.is_autocast_enabled(padded.device.type):
             padded = padded.to(torch.get_autocast_dtype(padded.device.type))  # before it is copied five times
         neighbours = padded.unfold(1, STEM_FRAMES, 1).flatten(0, 1).contiguous()  # (B·T, 88, 88, 5), in memory too
-        weight = self.stem.weight.squeeze(1)  # (C, 5, 7, 7)
+        weight = in_type_of(neighbours, self.stem.weight).squeeze(1)  # (C, 5, 7, 7)
         return F.conv2d(neighbours.permute(0, 3, 1, 2), weight, None, self.stem_stride, STEM_SIZE // 2)
 
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seehear.config import ModelConfig
+from seehear.config import EncoderConfig, ModelConfig
 from seehear.model.attention import Attention, KeysValues, RelativeAttention, relative_positions, sinusoids
+from seehear.model.weights import Linear
 
 NORM_EPSILON = 1e-12
 
@@ -34,9 +35,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, hidden_dim)
+        self.expand = Linear(dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.contract = nn.Linear(hidden_dim, dim)
+        self.contract = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) to (…, D)."""
@@ -61,7 +62,7 @@ class StochasticDepth(nn.Module):
 class EncoderLayer(nn.Module):
     """x + γ₁·drop(MHA(LN x)), then x + γ₂·drop(FFN(LN x))."""
 
-    def __init__(self, config: ModelConfig, stochastic_depth: float) -> None:
+    def __init__(self, config: EncoderConfig, stochastic_depth: float) -> None:
         super().__init__()
         self.attention_norm = LayerNorm(config.dim)
         self.attention = RelativeAttention(config.dim, config.num_heads, config.dropout)
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
     (The paper gives one rate and no more; this is the usual reading.)
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         count = config.num_encoder_layers
         self.dropout = nn.Dropout(config.dropout)
@@ -186,7 +187,7 @@ class Decoder(nn.Module):
         super().__init__()
         dim = config.decoder_dim
         self.embedding = nn.Embedding(config.vocab_size, dim)
-        self.source: nn.Module = nn.Linear(config.dim, dim) if config.dim != dim else nn.Identity()
+        self.source: nn.Module = Linear(config.dim, dim) if config.dim != dim else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
         self.norm = LayerNorm(dim)
@@ -218,4 +219,4 @@ class Decoder(nn.Module):
         """(N, U, Ddec) of `tokens` (N, U), the first of which stands at position `start`."""
         D = self.embedding.embedding_dim
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        return self.dropout(self.embedding(tokens) * math.sqrt(D) + sinusoids(positions, D))  # type: ignore[no-any-return]
+        return self.dropout(self.embedding(tokens).float() * math.sqrt(D) + sinusoids(positions, D))  # type: ignore[no-any-return]

@@ -23,41 +23,24 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from seehear.config import ModelConfig
+from seehear.config import EncoderConfig, ModelConfig
 from seehear.modality import Modality
 from seehear.model.attention import RelativeAttention
 from seehear.model.frontends import AudioFrontend, VideoFrontend, gabor_filters
 from seehear.model.transformer import Decoder, DecoderCache, Encoder
+from seehear.model.weights import Linear
 
 
-class USR(nn.Module):
-    """Frontends, projections, encoder, CTC heads, decoder and its output heads."""
+class SpeechEncoder(nn.Module):
+    """Frontends, projections and encoder: from clips to features. Its weights come from a file or from `USR`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.video_frontend = VideoFrontend(config.video)
         self.audio_frontend = AudioFrontend(config.audio)
-        self.projections = nn.ModuleDict({m.value: nn.Linear(self._input_dim(m), config.dim) for m in Modality})
+        self.projections = nn.ModuleDict({m.value: Linear(self._input_dim(m), config.dim) for m in Modality})
         self.encoder = Encoder(config)
-        self.ctc_heads = nn.ModuleDict({m.value: nn.Linear(config.dim, config.vocab_size) for m in Modality})
-        self.decoder = Decoder(config)
-        self.output_heads = nn.ModuleDict({m.value: nn.Linear(config.decoder_dim, config.vocab_size) for m in Modality})
-        self.apply(_initialise)
-        for projection in self.projections.values():  # √D times smaller: the encoder multiplies its input by √D
-            nn.init.xavier_uniform_(projection.weight, gain=config.dim**-0.5)  # type: ignore[arg-type]
-        stem = self.audio_frontend.stem
-        stem.weight.data.copy_(gabor_filters(config.audio.stem_channels, config.audio.stem_kernel))
-
-    @property
-    def eos(self) -> int:
-        """The token that ends a sentence."""
-        return self.config.vocab_size - 1
-
-    @property
-    def sos(self) -> int:
-        """The token that begins a sentence: the same as ends it."""
-        return self.eos
 
     def num_parameters(self) -> int:
         """Learned numbers; running statistics are not counted."""
@@ -111,6 +94,42 @@ class USR(nn.Module):
         encoded: Tensor = self.encoder(stacked, mask.repeat(len(streams), 1))
         return dict(zip(streams, encoded.chunk(len(streams)), strict=True))
 
+    def _input_dim(self, modality: Modality) -> int:
+        """Width of a modality's stream before its projection."""
+        return modality.uses_video * self.video_frontend.dim + modality.uses_audio * self.audio_frontend.dim
+
+    def _project(self, streams: Mapping[Modality, Tensor], modality: Modality) -> Tensor:
+        """The encoder's input (B, T, D) for a modality: its streams, video first, side by side, projected."""
+        used = [Modality.VIDEO] * modality.uses_video + [Modality.AUDIO] * modality.uses_audio
+        return self.projections[modality.value](torch.cat([streams[m] for m in used], dim=-1))  # type: ignore[no-any-return]
+
+
+class USR(SpeechEncoder):
+    """The whole model: encoder, CTC heads, decoder and its output heads."""
+
+    config: ModelConfig
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.ctc_heads = nn.ModuleDict({m.value: Linear(config.dim, config.vocab_size) for m in Modality})
+        self.decoder = Decoder(config)
+        self.output_heads = nn.ModuleDict({m.value: Linear(config.decoder_dim, config.vocab_size) for m in Modality})
+        self.apply(_initialise)
+        for projection in self.projections.values():  # √D times smaller: the encoder multiplies its input by √D
+            nn.init.xavier_uniform_(projection.weight, gain=config.dim**-0.5)  # type: ignore[arg-type]
+        stem = self.audio_frontend.stem
+        stem.weight.data.copy_(gabor_filters(config.audio.stem_channels, config.audio.stem_kernel))
+
+    @property
+    def eos(self) -> int:
+        """The token that ends a sentence."""
+        return self.config.vocab_size - 1
+
+    @property
+    def sos(self) -> int:
+        """The token that begins a sentence: the same as ends it."""
+        return self.eos
+
     def ctc_logits(self, features: Tensor, modality: Modality) -> Tensor:
         """Encoder features (B, T, D) to (B, T, V)."""
         return self.ctc_heads[modality.value](features)  # type: ignore[no-any-return]
@@ -130,15 +149,6 @@ class USR(nn.Module):
     def logits(self, states: Tensor, modality: Modality) -> Tensor:
         """Decoder states (N, U, Ddec) to those of the next token (N, U, V)."""
         return self.output_heads[modality.value](states)  # type: ignore[no-any-return]
-
-    def _input_dim(self, modality: Modality) -> int:
-        """Width of a modality's stream before its projection."""
-        return modality.uses_video * self.video_frontend.dim + modality.uses_audio * self.audio_frontend.dim
-
-    def _project(self, streams: Mapping[Modality, Tensor], modality: Modality) -> Tensor:
-        """The encoder's input (B, T, D) for a modality: its streams, video first, side by side, projected."""
-        used = [Modality.VIDEO] * modality.uses_video + [Modality.AUDIO] * modality.uses_audio
-        return self.projections[modality.value](torch.cat([streams[m] for m in used], dim=-1))  # type: ignore[no-any-return]
 
 
 def _initialise(module: nn.Module) -> None:

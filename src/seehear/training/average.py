@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from seehear.card import ModelCard
-from seehear.checkpoint import save_model
+from seehear.checkpoint import CONFIG_FILE, save_model
 from seehear.errors import ModelError
 from seehear.model.usr import USR
 from seehear.recipe import parse_recipe
@@ -20,6 +20,11 @@ def average_checkpoints(run: Path, out: Path, last: int = 10, part: Literal["stu
     Raises `ModelError` if there are fewer (`run.keep` says how many a run keeps), one is damaged, or the run has no
     such part.
     """
+    if (run / CONFIG_FILE).is_file():
+        raise ModelError(
+            f"{run} is a model or an encoder, not the folder of a run: train with `seehear train RECIPE --init {run} "
+            "--out RUN`, and average the checkpoints of RUN"
+        )
     checkpoints = Checkpoints(run / "checkpoints", keep=last)
     paths = checkpoints.paths()
     if len(paths) < last:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from seehear.checkpoint import CONFIG_FILE, load_model
+from seehear.checkpoint import CONFIG_FILE, load_folder
 from seehear.errors import ConfigError, ModelError
-from seehear.model.usr import USR
+from seehear.model.usr import USR, SpeechEncoder
 from seehear.recipe import ModelSettings
 from seehear.tokenizer import Tokenizer
 
@@ -15,14 +15,17 @@ ENCODER = ("video_frontend", "audio_frontend", "projections", "encoder")
 """What turns a clip into features; the rest turns features into tokens."""
 VOCABULARY = ("ctc_heads", "output_heads", "decoder.embedding")
 """What has a row for each token."""
+FINAL_NORM = "encoder.norm"
+"""What a model does not take of an encoder alone: its pre-training uses the features before it (METHOD §8)."""
 
 
 class Start(NamedTuple):
     """The model to start from."""
 
     source: Path
-    model: USR
-    tokenizer: Tokenizer
+    model: SpeechEncoder
+    tokenizer: Tokenizer | None
+    """None of an encoder alone."""
     brings_vocabulary: bool
     """Whether the student takes its tokens too."""
 
@@ -40,9 +43,9 @@ def find_start(settings: ModelSettings) -> Start | None:
         raise ConfigError(f"there is no {folder} to start from: train it first, or name another model with --init")
     if not (folder / CONFIG_FILE).is_file() and (folder / "model" / CONFIG_FILE).is_file():
         folder = folder / "model"  # of a run
-    model, tokenizer = load_model(folder)
-    keeps = settings.init_part == "model" and settings.init_vocabulary
-    if keeps and tokenizer.sentencepiece_model is None:
+    model, tokenizer = load_folder(folder)
+    keeps = tokenizer is not None and settings.init_part == "model" and settings.init_vocabulary
+    if tokenizer is not None and keeps and tokenizer.sentencepiece_model is None:
         raise ConfigError(f"{folder} has a list of units, which can only decode: set model.init_vocabulary=false")
     return Start(folder, model, tokenizer, keeps)
 
@@ -54,11 +57,13 @@ def initialise(student: USR, start: Start, settings: ModelSettings) -> str:
     Raises `ModelError` that names the first weight whose shape is another.
     """
     given, wanted = start.model.state_dict(), student.state_dict()
-    whole = settings.init_part == "model"
+    encoder_alone = not isinstance(start.model, USR)
+    whole = settings.init_part == "model" and not encoder_alone
+    left = (FINAL_NORM,) if encoder_alone else ()
     copied: dict[str, None] = {}
     new: dict[str, None] = {}
     for name, tensor in wanted.items():
-        part = next((p for p in (*VOCABULARY, *ENCODER) if name.startswith(f"{p}.")), name.split(".")[0])
+        part = next((p for p in (*left, *VOCABULARY, *ENCODER) if name.startswith(f"{p}.")), name.split(".")[0])
         takes = part in ENCODER or (whole and (start.brings_vocabulary or part not in VOCABULARY))
         if not takes:
             new[part] = None
@@ -69,6 +74,6 @@ def initialise(student: USR, start: Start, settings: ModelSettings) -> str:
         tensor.copy_(given[name])
         copied[part] = None
     unused = sorted(set(given) - set(wanted))
-    if unused and whole:
+    if unused and (whole or encoder_alone):
         raise ModelError(f"{start.source} does not fit: it has {unused[0]}, which this size does not have")
     return f"from {start.source}: {', '.join(copied)}" + (f"; new: {', '.join(new)}" if new else "; nothing is new")

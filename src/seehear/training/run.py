@@ -113,7 +113,7 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
 
 def find_tokenizer(recipe: Recipe, material: Material, start: Start | None, world: World) -> Tokenizer:
     """The vocabulary of the model that the run starts from, if it brings one, or that of the labelled text."""
-    if start is None or not start.brings_vocabulary:
+    if start is None or start.tokenizer is None or not start.brings_vocabulary:
         return learn_tokenizer(recipe, material.labelled)
     odd = [clip.text for clip in material.labelled if UNKNOWN_ID in start.tokenizer.encode(clip.text or "")]
     if odd:

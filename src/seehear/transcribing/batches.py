@@ -26,7 +26,7 @@ from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.token_scores import decoder_log_probs
 from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
-from seehear.model.usr import USR
+from seehear.model.usr import USR, SpeechEncoder
 from seehear.tokenizer import Tokenizer
 from seehear.transcribing import memory
 
@@ -204,22 +204,7 @@ class Transcriber:
 
     def streams(self, inputs: Sequence[Input], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """What enters the encoder, (B, T, D) by modality, and its mask (B, T)."""
-        longest = max(given.frames for given in inputs)
-        mask = torch.arange(longest) < torch.tensor([given.frames for given in inputs])[:, None]
-        video = audio = None
-        if any(modality.uses_video for modality in modalities):
-            video = torch.zeros(len(inputs), longest, INPUT_SIZE, INPUT_SIZE)
-            for row, given in zip(video, inputs, strict=True):
-                assert given.video is not None
-                row[: given.frames] = torch.from_numpy(normalise_video(central_crop(given.video)))
-        if any(modality.uses_audio for modality in modalities):
-            audio = torch.zeros(len(inputs), longest * SAMPLES_PER_FRAME)
-            for row, given in zip(audio, inputs, strict=True):
-                assert given.audio is not None
-                row[: len(given.audio)] = torch.from_numpy(given.audio)
-        video, audio = (x if x is None else x.to(self._device) for x in (video, audio))
-        mask = mask.to(self._device)
-        return self.model.streams(video, audio, mask, modalities, mask_padding=True), mask
+        return streams(self.model, inputs, modalities)
 
     def mean_log_probs(
         self, rows: Sequence[Sequence[int]], features: Tensor, mask: Tensor, modality: Modality
@@ -251,6 +236,29 @@ class Transcriber:
             tuple(PlacedWord(word, self.tokenizer.decode(word), *span) for word, span in zip(said, placed, strict=True))
             for said, placed in zip(words, spans, strict=True)
         ]
+
+
+def streams(
+    model: SpeechEncoder, inputs: Sequence[Input], modalities: Sequence[Modality]
+) -> tuple[dict[Modality, Tensor], Tensor]:
+    """What enters the encoder of a model, (B, T, D) by modality, and its mask (B, T)."""
+    longest = max(given.frames for given in inputs)
+    mask = torch.arange(longest) < torch.tensor([given.frames for given in inputs])[:, None]
+    video = audio = None
+    if any(modality.uses_video for modality in modalities):
+        video = torch.zeros(len(inputs), longest, INPUT_SIZE, INPUT_SIZE)
+        for row, given in zip(video, inputs, strict=True):
+            assert given.video is not None
+            row[: given.frames] = torch.from_numpy(normalise_video(central_crop(given.video)))
+    if any(modality.uses_audio for modality in modalities):
+        audio = torch.zeros(len(inputs), longest * SAMPLES_PER_FRAME)
+        for row, given in zip(audio, inputs, strict=True):
+            assert given.audio is not None
+            row[: len(given.audio)] = torch.from_numpy(given.audio)
+    device = next(model.parameters()).device
+    video, audio = (x if x is None else x.to(device) for x in (video, audio))
+    mask = mask.to(device)
+    return model.streams(video, audio, mask, modalities, mask_padding=True), mask
 
 
 def _evidence(log_probs: Tensor, mask: Tensor, rows: Sequence[Sequence[int]]) -> list[float]:

@@ -11,10 +11,10 @@ from seehear.modality import Modality
 from seehear.transcribing.batches import Input, Transcriber
 
 
-def speaking(piece: Piece, transcriber: Transcriber) -> Mouth:
-    """The mouth whose lips go with the sound; without sound, or words in it, the one that moves most."""
+def speaking(piece: Piece, transcriber: Transcriber | None) -> Mouth:
+    """The mouth whose lips go with the sound; without sound, words in it or a transcriber, the one that moves most."""
     frames = piece.window.end - piece.window.start
-    if piece.audio is not None:
+    if piece.audio is not None and transcriber is not None:
         (heard,) = transcriber.greedily([Input(Modality.AUDIO, frames, piece.audio, None)])
         if heard:
             seen = [Input(Modality.VIDEO, frames, None, mouth.frames) for mouth in piece.mouths]

@@ -1,0 +1,535 @@
+"""Every file that the authors publish becomes what it holds: a model or an encoder; what is left out is said."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+import seehear
+from conftest import random_clip
+from published_files import NARROW, Kind, encoder_config, layout, num_bytes, random_tensors
+from reference_case import compare_outputs, load_case, load_weights_module
+from seehear.checkpoint import WEIGHTS_FILE, load_folder, load_model, write_weights
+from seehear.cli.main import main
+from seehear.config import SIZES
+from seehear.convert import to_ours, to_published
+from seehear.data.clipfile import write_clip
+from seehear.data.corpus import Corpus
+from seehear.decoding.decode import decode_batch, precision
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
+from seehear.modality import Modality
+from seehear.model.usr import USR, SpeechEncoder
+from seehear.tokenizer import Tokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run `seehear convert ARGUMENTS…`: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seehear", "convert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(str(end.value.code)), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of units of the published length."""
+    path = tmp_path_factory.mktemp("units") / "units.txt"
+    path.write_text("<unk> 1\n" + "".join(f"▁W{number} {number + 2}\n" for number in range(1046)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fine_tuned() -> dict[str, Tensor]:
+    return random_tensors(layout("fine-tuned", NARROW))
+
+
+@pytest.fixture(scope="module")
+def self_supervised() -> dict[str, Tensor]:
+    return random_tensors(layout("self-supervised", NARROW))
+
+
+@pytest.fixture(scope="module")
+def files(
+    tmp_path_factory: pytest.TempPathFactory, fine_tuned: dict[str, Tensor], self_supervised: dict[str, Tensor]
+) -> dict[Kind, Path]:
+    """A file of each kind."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.save(fine_tuned, folder / "fine-tuned.pth")
+    torch.save(self_supervised, folder / "self-supervised.pth")
+    return {"fine-tuned": folder / "fine-tuned.pth", "self-supervised": folder / "self-supervised.pth"}
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What begins with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def mixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same behind prefixes that change from name to name."""
+    wrappers = ("", "_orig_mod.", "module._orig_mod.", "model._orig_mod.", "_orig_mod.model.module.")
+    return {f"{wrappers[number % len(wrappers)]}{name}": value for number, (name, value) in enumerate(tensors.items())}
+
+
+# What the files hold
+
+
+@pytest.mark.parametrize("kind", ["fine-tuned", "self-supervised"])
+def test_layouts_are_the_published_ones(kind: Kind, shared: Path) -> None:
+    published = json.loads((shared / "parity" / "layouts" / f"{kind}-base.json").read_text())
+    assert layout(kind, SIZES["base"]) == {name: tuple(shape) for name, shape in published.items()}
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 86), ("base-plus", 171), ("large", 503), ("huge", 945)])
+def test_models_of_each_size_have_the_published_names_shapes_and_parameters(size: str, millions: int) -> None:
+    with torch.device("meta"):
+        model, encoder = USR(SIZES[size]), SpeechEncoder(encoder_config(SIZES[size]))
+    assert round(model.num_parameters() / 1e6) == millions
+    shapes = layout("fine-tuned", SIZES[size])
+    published = to_published(model)
+    for prefix in ("model.backbone.", "model.target_backbone."):
+        found = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        assert found == {name: tuple(value.shape) for name, value in published.items()}
+    average = "model.target_backbone."
+    names = {name.removeprefix(average) for name in layout("self-supervised", SIZES[size]) if name.startswith(average)}
+    assert names == {name.removeprefix("encoder.") for name in published if name.startswith("encoder.")}
+    assert len(names) == len(encoder.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("size", "entries", "tensors", "file"),
+    [("base-plus", 1356, 1_388_602_248, 1_389_096_590), ("huge", 2352, 7_596_305_288, 7_597_175_714)],
+)
+def test_sizes_of_the_published_files_are_predicted(size: str, entries: int, tensors: int, file: int) -> None:
+    shapes = layout("fine-tuned", SIZES[size])
+    assert (len(shapes), num_bytes(shapes)) == (entries, tensors)
+    assert 360 < (file - tensors) / entries < 375  # what the zip format adds to an entry
+
+
+# Fine-tuned files
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix"),
+    [([], "model.backbone."), (["--teacher"], "model.target_backbone.")],
+    ids=["student", "teacher"],
+)
+def test_a_fine_tuned_file_becomes_a_model(
+    run: Run, files: dict[Kind, Path], fine_tuned: dict[str, Tensor], units: Path, options: list[str], prefix: str
+) -> None:
+    status, out, err = run(files["fine-tuned"], "model", "--units", units, *options)
+    assert (status, out) == (0, "model\n")
+    model, tokenizer = load_model(Path("model"))
+    assert_equal(to_published(model), part(fine_tuned, prefix))
+    assert model.config.model_copy(update={"stochastic_depth": 0.1}) == NARROW
+    assert tokenizer.vocab_size == 1049
+    card = Path("model/README.md").read_text(encoding="utf-8")
+    assert "license: cc-by-nc-4.0" in card
+    assert "fine-tuned.pth" in card
+
+    parameters, size = model.num_parameters(), num_bytes(layout_of(part(fine_tuned, prefix)))
+    other = f"{parameters:,} parameters, {size / 1e6:,.1f} MB"
+    taken, *left_out = err.splitlines()
+    names = ("student", "moving average of the student (teacher)")
+    assert taken == f"taken: {names[bool(options)]}, {other}"
+    assert left_out == [
+        f"left out: {names[not options]}, {other}",
+        f"left out: output layers for pseudo-labels, {6 * 1049 * 33:,} parameters, {6 * 1049 * 33 * 4 / 1e6:.1f} MB",
+        "left out: layer normalization of the training, 64 parameters, 0.0 MB",
+    ]
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_file_of_size_base_goes_to_a_folder_and_back(run: Run, units: Path) -> None:
+    published = random_tensors(layout("fine-tuned", SIZES["base"]))
+    torch.save(mixed(published), "base.pth")
+    assert Path("base.pth").stat().st_size == pytest.approx(702_024_725, rel=1e-3)  # the prefixes are longer
+    assert run("base.pth", "model", "--units", units, "--teacher")[0] == 0
+    assert run("--back", "model", "back.pth")[0] == 0
+    assert_equal(torch.load("back.pth", weights_only=True), part(published, "model.target_backbone."))
+
+
+def layout_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def test_prefixes_come_in_any_order(fine_tuned: dict[str, Tensor], self_supervised: dict[str, Tensor]) -> None:
+    assert len({name.split(".")[0] for name in mixed(fine_tuned)}) == 3
+    for tensors in (fine_tuned, self_supervised):
+        for teacher in (False, True):
+            plain, wrapped = (to_ours(given, teacher=teacher) for given in (tensors, mixed(tensors)))
+            assert plain.left_out == wrapped.left_out
+            assert_equal(plain.model.state_dict(), wrapped.model.state_dict())
+
+
+def test_a_golden_case_in_a_fine_tuned_file_gives_the_golden_outputs(run: Run, units: Path) -> None:
+    case = load_case(GOLDEN, "narrow")
+    shapes = json.loads((GOLDEN / "keys_narrow.json").read_text())
+    student = {
+        name: torch.from_numpy(value)
+        for name, value in load_weights_module(GOLDEN).state(shapes, case.description["gain"]).items()
+    }
+    unlabelled = layout("fine-tuned", NARROW.model_copy(update={"dim": 96, "decoder_dim": 48}))
+    others = {name: torch.ones(shape) for name, shape in unlabelled.items() if "backbone" not in name}
+    teacher = {f"model.target_backbone.{name}": 1 - value for name, value in student.items()}
+    torch.save(
+        mixed({f"model.backbone.{name}": value for name, value in student.items()} | teacher | others), "case.pth"
+    )
+    assert run("case.pth", "model", "--units", units)[0] == 0
+    model, _ = load_model(Path("model"))
+    comparison = compare_outputs(dataclasses.replace(case, model=model))  # greedy labels among them
+    assert not comparison.differences
+    assert max(comparison.errors.values()) <= 1e-4, comparison.errors
+    assert run("case.pth", "teacher", "--units", units, "--teacher")[0] == 0
+    assert_equal(to_published(load_model(Path("teacher"))[0]), part(teacher, "model.target_backbone."))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "removed", "added", "message"),
+    [
+        ("fine-tuned", [], "model.backbone.ctc_a.ctc_lo.bias", {}, "misses ctc_a.ctc_lo.bias"),
+        ("fine-tuned", [], None, {"model.scheduler.bias": 1}, "has scheduler.bias, which belongs to no published"),
+        ("fine-tuned", [], None, {"model.out_layer_unlabelled_b.bias": 1}, "has out_layer_unlabelled_b.bias, which"),
+        (
+            "fine-tuned",
+            [],
+            None,
+            {"model.target_backbone.ctc_b.ctc_lo.bias": 1},
+            "has target_backbone.ctc_b.ctc_lo.bias",
+        ),
+        ("fine-tuned", [], None, {"model.backbone.encoder.linear_v.bias": 1}, "linear_v.bias of shape [1] instead of"),
+        ("fine-tuned", [], None, {"backbone.encoder.linear_v.bias": 32}, "twice"),
+        ("fine-tuned", [], None, {"encoder.linear_v.bias": 32}, "twice"),
+        ("fine-tuned", [], None, {"module.target_backbone.encoder.linear_v.bias": 32}, "twice"),
+        (
+            "fine-tuned",
+            ["--teacher"],
+            "model.target_backbone.decoder.after_norm.bias",
+            {},
+            "misses target_backbone.decoder.after_norm.bias",
+        ),
+        (
+            "fine-tuned",
+            ["--teacher"],
+            "model.target_backbone.decoder.embed.0.weight",
+            {},
+            "no 'decoder.embed.0.weight'",
+        ),
+        ("self-supervised", [], "model.backbone.encoder.after_norm.bias", {}, "misses encoder.after_norm.bias"),
+        ("self-supervised", [], None, {"model.predictor.gamma": 1}, "has predictor.gamma"),
+        ("self-supervised", [], None, {"model.target_backbone.ctc_a.ctc_lo.bias": 1}, "has target_backbone.ctc_a"),
+        (
+            "self-supervised",
+            ["--teacher"],
+            "model.target_backbone.encoders.1.gamma_ff",
+            {"model.target_backbone.linear_a.bias": 1},
+            "misses target_backbone.encoders.1.gamma_ff; it has target_backbone.linear_a.bias of shape [1] instead of",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    run: Run,
+    fine_tuned: dict[str, Tensor],
+    self_supervised: dict[str, Tensor],
+    units: Path,
+    kind: Kind,
+    options: list[str],
+    removed: str | None,
+    added: dict[str, int],
+    message: str,
+) -> None:
+    tensors = dict(fine_tuned if kind == "fine-tuned" else self_supervised)
+    if removed:
+        del tensors[removed]
+    torch.save(tensors | {name: torch.zeros(size) for name, size in added.items()}, "file.pth")
+    status, out, err = run("file.pth", "model", "--units", units, *options)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: file.pth: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("model").exists()
+
+
+def test_a_file_without_the_part_that_is_asked_for(run: Run, fine_tuned: dict[str, Tensor], units: Path) -> None:
+    torch.save(part(fine_tuned, "model.backbone."), "student.pth")
+    torch.save({name: value for name, value in fine_tuned.items() if "model.backbone" not in name}, "teacher.pth")
+    assert (
+        "moving average of the student (teacher), but a student: leave out --teacher"
+        in run("student.pth", "model", "--units", units, "--teacher")[2]
+    )
+    assert (
+        "no student, but a moving average of the student (teacher): add --teacher"
+        in run("teacher.pth", "model", "--units", units)[2]
+    )
+    assert run("student.pth", "model", "--units", units)[0] == 0
+    assert run("teacher.pth", "model", "--units", units, "--teacher")[0] == 0
+
+
+def test_units_of_another_model_are_refused(run: Run, files: dict[Kind, Path]) -> None:
+    Path("short.txt").write_text("<unk> 1\n▁A 2\n", encoding="utf-8")
+    status, _, err = run(files["fine-tuned"], "model", "--units", "short.txt")
+    assert status == 2
+    assert err.startswith("error: short.txt makes 4 tokens, blank and end of sentence included, but ")
+    assert err.count("\n") == 1
+
+
+# How files are written
+
+
+def test_states_of_an_optimizer_are_left_out(run: Run, fine_tuned: dict[str, Tensor], units: Path) -> None:
+    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(500, 500)}}
+    content = {
+        "epoch": 7,
+        "state_dict": collections.OrderedDict(fine_tuned),
+        "optimizer_states": [{"state": state, "param_groups": [{"lr": 1e-3, "params": [0]}]}],
+        "hyper_parameters": {"optimizer": {"base_lr": 1e-3}},
+    }
+    torch.save(content, "last.ckpt")
+    status, _, err = run("last.ckpt", "model", "--units", units)
+    assert status == 0
+    assert_equal(to_published(load_model(Path("model"))[0]), part(fine_tuned, "model.backbone."))
+    assert err.splitlines()[-3:] == [
+        "left out: epoch, no tensors",
+        "left out: optimizer_states, 250,001 parameters, 1.0 MB",
+        "left out: hyper_parameters, no tensors",
+    ]
+
+
+def test_code_beside_the_weights_is_refused_with_what_to_do(
+    run: Run, fine_tuned: dict[str, Tensor], units: Path
+) -> None:
+    torch.save({"state_dict": fine_tuned, "hyper_parameters": argparse.Namespace(lr=1e-3)}, "last.ckpt")
+    status, _, err = run("last.ckpt", "model", "--units", units)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "code beside its tensors (argparse.Namespace)" in err
+    advice = re.search(r'python -c "(.*)"$', err)
+    assert advice is not None
+    subprocess.run([sys.executable, "-c", advice[1]], check=True)
+    assert run("last-weights.pth", "model", "--units", units)[0] == 0
+    assert_equal(to_published(load_model(Path("model"))[0]), part(fine_tuned, "model.backbone."))
+
+
+@pytest.mark.parametrize("how", ["old format", "compressed"])
+def test_files_that_cannot_be_mapped_are_read_with_a_note(
+    run: Run, fine_tuned: dict[str, Tensor], units: Path, how: str
+) -> None:
+    fine_tuned = {name: torch.full_like(value, number) for number, (name, value) in enumerate(fine_tuned.items())}
+    torch.save(fine_tuned, "file.pth", _use_new_zipfile_serialization=how == "compressed")
+    if how == "compressed":
+        Path("file.pth").rename("plain.pth")
+        with (
+            zipfile.ZipFile("plain.pth") as plain,
+            zipfile.ZipFile("file.pth", "w", zipfile.ZIP_DEFLATED, True, 1) as new,
+        ):
+            for record in plain.infolist():
+                new.writestr(record.filename, plain.read(record), zipfile.ZIP_DEFLATED)
+    status, _, err = run("file.pth", "model", "--units", units)
+    assert status == 0, err
+    assert err.startswith("file.pth cannot be mapped")
+    assert_equal(to_published(load_model(Path("model"))[0]), part(fine_tuned, "model.backbone."))
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(run: Run, files: dict[Kind, Path], units: Path, share: float) -> None:
+    content = files["fine-tuned"].read_bytes()
+    Path("cut.pth").write_bytes(content[: int(share * len(content))])
+    status, _, err = run("cut.pth", "model", "--units", units)
+    assert status == 2
+    assert "error: cut.pth is refused: it is damaged, or no checkpoint" in err
+    assert err.count("\n") == 1
+
+
+class PrivateMemory:
+    """The largest private memory of this process while it is open, in bytes beyond that at its start."""
+
+    def __enter__(self) -> "PrivateMemory":
+        self._start = self.largest = self._now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def growth(self) -> int:
+        return self.largest - self._start
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.001):
+            self.largest = max(self.largest, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert found is not None
+        return 1024 * int(found[1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("options", [[], ["--half"]])
+def test_weights_are_never_copied_to_memory_as_a_whole(
+    run: Run, files: dict[Kind, Path], units: Path, options: list[str]
+) -> None:
+    run(files["fine-tuned"], "first", "--units", units, *options)  # imports
+    with PrivateMemory() as memory:
+        assert run(files["fine-tuned"], "model", "--units", units, *options)[0] == 0
+    kept = Path("model", WEIGHTS_FILE).stat().st_size
+    assert memory.growth < 0.5 * kept
+    with PrivateMemory() as memory:
+        load_model(Path("model"))
+    assert memory.growth < (2.4 if options else 0.2) * kept  # without --half mapped, with it twice as large in memory
+
+
+# Half precision
+
+
+def test_half_precision_is_for_matrices_that_can_have_it(run: Run, fine_tuned: dict[str, Tensor], units: Path) -> None:
+    tensors = {name: value.clone() for name, value in fine_tuned.items()}
+    wide = "model.backbone.encoder.encoders.0.feed_forward.w_1.weight"
+    variances = "model.backbone.encoder.frontend_v.frontend3D.1.running_var"
+    tensors[wide][0, 0] = -70_000.0
+    tensors[variances] *= 1e6
+    torch.save(tensors, "file.pth")
+    assert run("file.pth", "model", "--units", units, "--half")[0] == 0
+    types = collections.Counter()
+    with safe_open(Path("model", WEIGHTS_FILE), "pt") as file:
+        for name in file.keys():  # noqa: SIM118 -- no mapping
+            value = file.get_tensor(name)
+            types[str(value.dtype), value.dim() >= 2] += 1
+    assert set(types) == {
+        ("torch.float16", True),
+        ("torch.float32", True),
+        ("torch.float32", False),
+        ("torch.int64", False),
+    }
+    assert types["torch.float32", True] == 1
+    matrices = sum(value.numel() for name, value in part(tensors, "model.backbone.").items() if value.dim() >= 2)
+    whole = sum(value.numel() for name, value in part(tensors, "model.backbone.").items())
+    assert Path("model", WEIGHTS_FILE).stat().st_size == pytest.approx(2 * matrices + 4 * (whole - matrices), rel=0.01)
+
+    published = to_published(load_model(Path("model"))[0])
+    for name, value in part(tensors, "model.backbone.").items():
+        exact = value.dim() < 2 or f"model.backbone.{name}" == wide
+        assert torch.equal(published[name], value if exact else value.half().float()), name
+        assert published[name].isfinite().all()
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_weights_in_memory_give_what_the_same_numbers_give(model_folder: Path, half: torch.dtype) -> None:
+    halved, tokenizer = load_model(model_folder, weights_dtype=half)
+    rounded, _ = load_model(model_folder)
+    rounded.load_state_dict({name: value.float() for name, value in halved.state_dict().items()})
+    sizes = [sum(value.numel() * value.itemsize for value in model.parameters()) for model in (halved, rounded)]
+    assert sizes[0] < 0.52 * sizes[1]
+    assert {value.dtype for value in halved.buffers()} == {torch.float32, torch.int64}
+    torch.manual_seed(0)
+    video, audio = torch.randn(2, 30, 88, 88), 0.1 * torch.randn(2, 30 * 640)
+    mask = torch.arange(30) < torch.tensor([[30], [21]])
+    for dtype in ("float32", "bf16"):
+        outputs = []
+        for model in (halved, rounded):
+            with torch.no_grad(), precision(torch.device("cpu"), dtype):
+                features = model.encode(video, audio, mask)[Modality.AUDIOVISUAL]
+                tokens = [
+                    decode_batch(model, features, mask, Modality.AUDIOVISUAL, DecodingOptions(method, 5, 0.3))
+                    for method in DecodingMethod
+                ]
+                outputs.append((features, tokens))
+        assert torch.equal(outputs[0][0], outputs[1][0])
+        assert outputs[0][1] == outputs[1][1]
+        assert any(outputs[0][1][1])
+    assert tokenizer.vocab_size == halved.config.vocab_size
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("float32", torch.float16), ("bf16", torch.bfloat16)])
+def test_half_weights_are_asked_for_in_python(
+    model_folder: Path, tmp_path: Path, dtype: DType, stored: torch.dtype
+) -> None:
+    write_clip(tmp_path / "clip.mp4", random_clip(12))
+    with seehear.load(model_folder, dtype=dtype, half=True) as recognizer:
+        assert recognizer.model.encoder.layers[0].ffn.expand.weight.dtype is stored
+        options = DecodingOptions(DecodingMethod.ATTENTION)
+        assert recognizer.transcribe(tmp_path / "clip.mp4", options=options, no_speech_threshold=1.0).segments
+    with seehear.load(model_folder, dtype=dtype) as recognizer:
+        assert {value.dtype for value in recognizer.model.parameters()} == {torch.float32}
+
+
+def test_tensors_lie_at_multiples_of_their_size(tmp_path: Path) -> None:
+    weights = {
+        "a": torch.tensor(3),
+        "b": torch.randn(3, 5).t(),
+        "c": torch.randn(7),
+        "d": torch.full((3, 3), 1e5),
+        "e": torch.randn(3, 1, 3),
+    }
+    write_weights(tmp_path / "weights.safetensors", weights, torch.float16)
+    found = load_file(tmp_path / "weights.safetensors")
+    assert {name: value.dtype for name, value in found.items()} == {
+        "a": torch.int64,
+        "b": torch.float16,
+        "c": torch.float32,
+        "d": torch.float32,
+        "e": torch.float16,
+    }
+    assert_equal(found, {name: value.to(found[name].dtype) for name, value in weights.items()})
+    assert all(value.data_ptr() % value.itemsize == 0 for value in found.values())
+
+
+def test_half_weights_are_asked_for_on_the_command_line(
+    model_folder: Path, random_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "clip.mp4", random_clip(12))
+    loaded: list[torch.dtype | None] = []
+
+    def load_halved(*given: object, weights_dtype: torch.dtype | None = None) -> tuple[SpeechEncoder, Tokenizer | None]:
+        loaded.append(weights_dtype)
+        return load_folder(*given, weights_dtype=weights_dtype)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("seehear.checkpoint.load_folder", load_halved)
+    monkeypatch.setattr("seehear.recognizer.load_folder", load_halved)
+    monkeypatch.chdir(tmp_path)
+    greedy = ("--decode", "attention", "--half", "-m", str(model_folder))
+    for arguments in (
+        ("transcribe", "clip.mp4", *greedy),
+        ("transcribe", "clip.mp4", *greedy, "--dtype", "bf16"),
+        ("evaluate", str(random_corpus.root), *greedy, "-o", "report.jsonl"),
+        ("extract", "clip.mp4", "--half", "-m", str(model_folder), "-o", "features"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["seehear", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+    assert loaded == [torch.float16, torch.bfloat16, torch.float16, torch.float16]
+    assert json.loads(Path("report.summary.json").read_text())["weights"] == "half precision"
