@@ -15,24 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-import seehear
-from conftest import random_clip
-from published_files import NARROW, Kind, encoder_config, layout, num_bytes, random_tensors
+from published_files import NARROW, Kind, layout, num_bytes, random_tensors
 from reference_case import compare_outputs, load_case, load_weights_module
-from seehear.checkpoint import WEIGHTS_FILE, load_folder, load_model, write_weights
+from seehear.checkpoint import WEIGHTS_FILE, load_model
 from seehear.cli.main import main
 from seehear.config import SIZES
 from seehear.convert import to_ours, to_published
-from seehear.data.clipfile import write_clip
-from seehear.data.corpus import Corpus
-from seehear.decoding.decode import decode_batch, precision
-from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
-from seehear.modality import Modality
-from seehear.model.usr import USR, SpeechEncoder
-from seehear.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -97,41 +87,6 @@ def mixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same behind prefixes that change from name to name."""
     wrappers = ("", "_orig_mod.", "module._orig_mod.", "model._orig_mod.", "_orig_mod.model.module.")
     return {f"{wrappers[number % len(wrappers)]}{name}": value for number, (name, value) in enumerate(tensors.items())}
-
-
-# What the files hold
-
-
-@pytest.mark.parametrize("kind", ["fine-tuned", "self-supervised"])
-def test_layouts_are_the_published_ones(kind: Kind, shared: Path) -> None:
-    published = json.loads((shared / "parity" / "layouts" / f"{kind}-base.json").read_text())
-    assert layout(kind, SIZES["base"]) == {name: tuple(shape) for name, shape in published.items()}
-
-
-@pytest.mark.parametrize(("size", "millions"), [("base", 86), ("base-plus", 171), ("large", 503), ("huge", 945)])
-def test_models_of_each_size_have_the_published_names_shapes_and_parameters(size: str, millions: int) -> None:
-    with torch.device("meta"):
-        model, encoder = USR(SIZES[size]), SpeechEncoder(encoder_config(SIZES[size]))
-    assert round(model.num_parameters() / 1e6) == millions
-    shapes = layout("fine-tuned", SIZES[size])
-    published = to_published(model)
-    for prefix in ("model.backbone.", "model.target_backbone."):
-        found = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        assert found == {name: tuple(value.shape) for name, value in published.items()}
-    average = "model.target_backbone."
-    names = {name.removeprefix(average) for name in layout("self-supervised", SIZES[size]) if name.startswith(average)}
-    assert names == {name.removeprefix("encoder.") for name in published if name.startswith("encoder.")}
-    assert len(names) == len(encoder.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("size", "entries", "tensors", "file"),
-    [("base-plus", 1356, 1_388_602_248, 1_389_096_590), ("huge", 2352, 7_596_305_288, 7_597_175_714)],
-)
-def test_sizes_of_the_published_files_are_predicted(size: str, entries: int, tensors: int, file: int) -> None:
-    shapes = layout("fine-tuned", SIZES[size])
-    assert (len(shapes), num_bytes(shapes)) == (entries, tensors)
-    assert 360 < (file - tensors) / entries < 375  # what the zip format adds to an entry
 
 
 # Fine-tuned files
@@ -412,9 +367,6 @@ def test_weights_are_never_copied_to_memory_as_a_whole(
     assert memory.growth < (2.4 if options else 0.2) * kept  # without --half mapped, with it twice as large in memory
 
 
-# Half precision
-
-
 def test_half_precision_is_for_matrices_that_can_have_it(run: Run, fine_tuned: dict[str, Tensor], units: Path) -> None:
     tensors = {name: value.clone() for name, value in fine_tuned.items()}
     wide = "model.backbone.encoder.encoders.0.feed_forward.w_1.weight"
@@ -444,92 +396,3 @@ def test_half_precision_is_for_matrices_that_can_have_it(run: Run, fine_tuned: d
         exact = value.dim() < 2 or f"model.backbone.{name}" == wide
         assert torch.equal(published[name], value if exact else value.half().float()), name
         assert published[name].isfinite().all()
-
-
-@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
-def test_half_weights_in_memory_give_what_the_same_numbers_give(model_folder: Path, half: torch.dtype) -> None:
-    halved, tokenizer = load_model(model_folder, weights_dtype=half)
-    rounded, _ = load_model(model_folder)
-    rounded.load_state_dict({name: value.float() for name, value in halved.state_dict().items()})
-    sizes = [sum(value.numel() * value.itemsize for value in model.parameters()) for model in (halved, rounded)]
-    assert sizes[0] < 0.52 * sizes[1]
-    assert {value.dtype for value in halved.buffers()} == {torch.float32, torch.int64}
-    torch.manual_seed(0)
-    video, audio = torch.randn(2, 30, 88, 88), 0.1 * torch.randn(2, 30 * 640)
-    mask = torch.arange(30) < torch.tensor([[30], [21]])
-    for dtype in ("float32", "bf16"):
-        outputs = []
-        for model in (halved, rounded):
-            with torch.no_grad(), precision(torch.device("cpu"), dtype):
-                features = model.encode(video, audio, mask)[Modality.AUDIOVISUAL]
-                tokens = [
-                    decode_batch(model, features, mask, Modality.AUDIOVISUAL, DecodingOptions(method, 5, 0.3))
-                    for method in DecodingMethod
-                ]
-                outputs.append((features, tokens))
-        assert torch.equal(outputs[0][0], outputs[1][0])
-        assert outputs[0][1] == outputs[1][1]
-        assert any(outputs[0][1][1])
-    assert tokenizer.vocab_size == halved.config.vocab_size
-
-
-@pytest.mark.parametrize(("dtype", "stored"), [("float32", torch.float16), ("bf16", torch.bfloat16)])
-def test_half_weights_are_asked_for_in_python(
-    model_folder: Path, tmp_path: Path, dtype: DType, stored: torch.dtype
-) -> None:
-    write_clip(tmp_path / "clip.mp4", random_clip(12))
-    with seehear.load(model_folder, dtype=dtype, half=True) as recognizer:
-        assert recognizer.model.encoder.layers[0].ffn.expand.weight.dtype is stored
-        options = DecodingOptions(DecodingMethod.ATTENTION)
-        assert recognizer.transcribe(tmp_path / "clip.mp4", options=options, no_speech_threshold=1.0).segments
-    with seehear.load(model_folder, dtype=dtype) as recognizer:
-        assert {value.dtype for value in recognizer.model.parameters()} == {torch.float32}
-
-
-def test_tensors_lie_at_multiples_of_their_size(tmp_path: Path) -> None:
-    weights = {
-        "a": torch.tensor(3),
-        "b": torch.randn(3, 5).t(),
-        "c": torch.randn(7),
-        "d": torch.full((3, 3), 1e5),
-        "e": torch.randn(3, 1, 3),
-    }
-    write_weights(tmp_path / "weights.safetensors", weights, torch.float16)
-    found = load_file(tmp_path / "weights.safetensors")
-    assert {name: value.dtype for name, value in found.items()} == {
-        "a": torch.int64,
-        "b": torch.float16,
-        "c": torch.float32,
-        "d": torch.float32,
-        "e": torch.float16,
-    }
-    assert_equal(found, {name: value.to(found[name].dtype) for name, value in weights.items()})
-    assert all(value.data_ptr() % value.itemsize == 0 for value in found.values())
-
-
-def test_half_weights_are_asked_for_on_the_command_line(
-    model_folder: Path, random_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_clip(tmp_path / "clip.mp4", random_clip(12))
-    loaded: list[torch.dtype | None] = []
-
-    def load_halved(*given: object, weights_dtype: torch.dtype | None = None) -> tuple[SpeechEncoder, Tokenizer | None]:
-        loaded.append(weights_dtype)
-        return load_folder(*given, weights_dtype=weights_dtype)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("seehear.checkpoint.load_folder", load_halved)
-    monkeypatch.setattr("seehear.recognizer.load_folder", load_halved)
-    monkeypatch.chdir(tmp_path)
-    greedy = ("--decode", "attention", "--half", "-m", str(model_folder))
-    for arguments in (
-        ("transcribe", "clip.mp4", *greedy),
-        ("transcribe", "clip.mp4", *greedy, "--dtype", "bf16"),
-        ("evaluate", str(random_corpus.root), *greedy, "-o", "report.jsonl"),
-        ("extract", "clip.mp4", "--half", "-m", str(model_folder), "-o", "features"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["seehear", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert end.value.code == 0
-    assert loaded == [torch.float16, torch.bfloat16, torch.float16, torch.float16]
-    assert json.loads(Path("report.summary.json").read_text())["weights"] == "half precision"
