@@ -1,6 +1,7 @@
 """What several tests share: a model folder and a corpus made on the spot, and the material beside the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -163,3 +164,34 @@ def prepare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return Run(command, int(end.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+STREAMS = tuple(Modality(streams) for streams in ("a", "v", "av", "av", "a", "v", "av", "a", "v"))
+"""Of the clips of `corpora`."""
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Corpus]:
+    """The same nine clips twice: with both streams, and with those of `STREAMS`."""
+    made = {}
+    for name, kinds in (("whole", [Modality.AUDIOVISUAL] * len(STREAMS)), ("mixed", STREAMS)):
+        root, utterances = tmp_path_factory.mktemp("corpora") / name, []
+        for index, streams in enumerate(kinds):
+            frames = 12 + 3 * (index % 4)
+            write_clip(root / f"{index}.mp4", with_streams(random_clip(frames, index), streams))
+            utterances.append(
+                Utterance(str(index), f"{index}.mp4", frames, f"red {'blue ' * (index % 3)}", "s", streams=streams)
+            )
+        made[name] = Corpus.write(root, utterances, {"test": [each.id for each in utterances]})
+    return made
+
+
+def only(corpus: Path, streams: Modality, root: Path) -> Path:
+    """The clips of `corpus` that have just these streams."""
+    loaded = Corpus.load(corpus)
+    clips = [clip for clip in loaded.utterances.values() if clip.streams is streams]
+    shutil.copytree(corpus / "clips", root / "clips")
+    ids = {clip.id for clip in clips}
+    splits = {name: [u.id for u in loaded.split(name) if u.id in ids] for name in loaded.split_names()}
+    Corpus.write(root, clips, splits)
+    return root

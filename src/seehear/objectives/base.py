@@ -68,7 +68,7 @@ class Objective(nn.Module):
             return total
         shared = {*self.student.encoder.parameters(), *self.student.decoder.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and p not in shared]
-        return total + 0.0 * torch.stack([parameter.sum() for parameter in others]).sum()
+        return total + 0.0 * sum((parameter.sum() for parameter in others), start=total.new_zeros(()))
 
     def needs_unlabelled(self, step: int) -> bool:
         """Whether step `step` uses the unlabelled stream."""
