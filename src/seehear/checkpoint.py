@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 from seehear.card import ModelCard
 from seehear.config import FrozenModel, ModelConfig
 from seehear.data.transforms import VIDEO_MEAN, VIDEO_STD
-from seehear.errors import ConfigError, ModelError
+from seehear.devices import find_device
+from seehear.errors import ModelError
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
 from seehear.model.usr import USR
 from seehear.recipe import Recipe
@@ -134,17 +135,6 @@ class WithoutStartValues(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
-
-
-def find_device(device: torch.device | str) -> torch.device:
-    """The device of that name. Raises `ConfigError` if this machine lacks it."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        available = "cpu and cuda" if torch.cuda.is_available() else "cpu"
-        raise ConfigError(f"no device '{device}' here; there is {available}") from error
-    return found
 
 
 def _read_config(folder: Path) -> ModelConfig:

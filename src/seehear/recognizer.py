@@ -21,6 +21,7 @@ from seehear.data.faces import FaceDetector
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
+from seehear.devices import choose_precision
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
@@ -68,23 +69,25 @@ class Recognizer:
         tokenizer: Tokenizer,
         face_model: Path | None = None,
         language_model: LanguageModel | None = None,
-        dtype: DType = "float32",
+        dtype: DType = "auto",
         *,
         isolated: bool = True,
     ) -> None:
         """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
 
         A `language_model` is asked by decoding that scores, with the options' `language_weight`.
-        `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
+        `dtype` is what the model computes with. "auto" is float32 on a CPU and half precision on NVIDIA GPUs, which is
+        faster and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
         """
-        if next(model.parameters()).device.type == "cpu":
+        device = next(model.parameters()).device
+        if device.type == "cpu":
             memory.bound()
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
         self.language_model = language_model
-        self.dtype: DType = dtype
+        self.dtype = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
         self._reader = Reader() if isolated else None
 
     def transcribe(
@@ -320,16 +323,17 @@ def _note(recording: Recording, event: Opened | Read, on_progress: Progress | No
 
 def load(
     model: str | Path,
-    device: str = "cpu",
+    device: torch.device | str = "auto",
     *,
     face_model: Path | None = None,
     language_model: str | Path | None = None,
-    dtype: DType = "float32",
+    dtype: DType = "auto",
     isolated: bool = True,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
-    The other arguments are those of `Recognizer`; `language_model` is a file that `seehear lm` made.
+    `device` "auto" is CUDA, else MPS, else the CPU. The other arguments are those of `Recognizer`; `language_model` is
+    a file that `seehear lm` made.
     Raises `ModelError` that says what is wrong with the model.
     """
     network, tokenizer = load_model(find_model_folder(model), device)

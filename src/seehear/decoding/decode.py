@@ -12,13 +12,16 @@ from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.rescore import ctc_driven, rescore
+from seehear.devices import DTYPES, choose_precision
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
 
 def precision(device: torch.device, dtype: DType) -> torch.autocast:
     """A context in which models compute with numbers of `dtype`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+    numbers = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
+    half = DTYPES["bf16" if numbers == "float32" else numbers]
+    return torch.autocast(device.type, half, enabled=numbers != "float32")
 
 
 def decode_batch(
