@@ -1,9 +1,10 @@
 # Each target sets up all it needs on a fresh machine, once: system libraries, .venv, pinned packages, seehear itself.
 #
-#   make demo     the whole pipeline on a synthetic corpus, in minutes, into ./demo
-#   make test     the tests
-#   make check    formatting, linting, types, direction of imports
-#   make clean    forget the environment (./demo, ./runs and ./corpora stay)
+#   make demo        the whole pipeline on a synthetic corpus, in minutes, into ./demo
+#   make test        the tests
+#   make test-avx2   the numerical tests and a short training, with the kernels of a processor that has no more than AVX2
+#   make check       formatting, linting, types, direction of imports
+#   make clean       forget the environment (./demo, ./runs and ./corpora stay)
 #
 # PYTHON=python3.12 chooses the interpreter. TORCH_INDEX chooses the build of PyTorch, where plain pip picks another:
 #   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -24,7 +25,10 @@ PACKAGES  := libegl1 libgles2
 # Training allocates and frees large blocks all the time; glibc hands them out faster in huge pages (Linux).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: demo test check clean libraries has-libraries
+# What depends on kernels: the mathematics, the network, the search, and a training from clips to words.
+NUMERICAL := $(patsubst %,tests/test_%.py,devices equations objectives reference model search decoding end_to_end)
+
+.PHONY: demo test test-avx2 check clean libraries has-libraries
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -32,6 +36,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+# oneDNN and PyTorch choose their kernels by processor; a green run with one set says nothing about the other.
+test-avx2: $(INSTALLED)
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest $(NUMERICAL)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -14,6 +14,7 @@ import torch
 
 from seehear.data.batch import TrainingClips, collate
 from seehear.data.sampler import FrameBatchSampler
+from seehear.devices import choose_precision
 from seehear.model.usr import USR
 from seehear.objectives.base import StepBatch
 from seehear.recipe import load_recipe
@@ -55,9 +56,11 @@ def main() -> None:
     optimiser = build_optimiser(objective, recipe.optimiser)
     batches = [StepBatch(collate([kept[index] for index in batch])) for batch in indices]
 
+    bf16 = choose_precision(torch.device("cpu"), recipe.run.precision, training=True).numbers == "bf16"
+
     def step(batch: StepBatch) -> None:
         optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.run.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             losses = objective(batch, 0)
         losses.total.backward()
         optimiser.step()

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what `auto` finds is the CPU, whose results are compared to the bit
+
 import numpy as np
 import pytest
 import torch

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seehear.card import ModelCard
-from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, find_device, load_model, save_model
+from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
 from seehear.config import SIZES
+from seehear.devices import find_device
 from seehear.errors import ConfigError, ModelError
 from seehear.model.usr import USR
 from seehear.recipe import load_recipe

@@ -20,6 +20,8 @@ from seehear.cli.options import without_truth
 from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus
 
+DEVICE = "device: cpu (PyTorch finds no GPU here); precision: float32 (the default on a CPU)\n"
+"""What recognition says of itself on standard error."""
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -172,7 +174,8 @@ def test_a_language_model_is_learnt_and_asked(run: Run, model_folder: Path, rand
     status, out, err = run(
         "evaluate", random_corpus.root, "-m", model_folder, *decoding, "-o", "with.jsonl", "--dtype", "bf16"
     )
-    assert (status, err) == (0, "")
+    assert (status, err.splitlines()[0]) == (0, "device: cpu (PyTorch finds no GPU here); precision: bf16 (as asked)")
+    assert all("this processor emulates bf16" in line for line in err.splitlines()[1:])
     assert "language model 2" in out
     summary = json.loads(Path("with.summary.json").read_text())
     assert (summary["language_model"], summary["dtype"]) == ("lm.json", "bf16")
@@ -186,7 +189,7 @@ def test_a_language_model_is_learnt_and_asked(run: Run, model_folder: Path, rand
 def test_extract_writes_features(run: Run, model_folder: Path, clip: Path) -> None:
     model, _ = load_model(model_folder)
     status, out, err = run("extract", clip, clip, "-m", model_folder, "-o", "npy", "--layer", 1, "--layer", 3)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, DEVICE)
     names = {"clip.mp4", "clip.mp4-2"}
     expected = {f"{name}{layer}.npy" for name in names for layer in ("", "-layer1", "-layer3")}
     assert {path.name for path in Path("npy").iterdir()} == expected
@@ -200,7 +203,7 @@ def test_extract_writes_features(run: Run, model_folder: Path, clip: Path) -> No
         assert file.get_tensor("output").shape == output.shape
         assert not np.allclose(file.get_tensor("output"), output)
     status, _, err = run("extract", clip, "-m", model_folder, "-o", "npy", "--layer", 4)
-    assert (status, err) == (1, "error: the encoder has the layers 1 to 3, and no layer 4\n")
+    assert (status, err) == (1, DEVICE + "error: the encoder has the layers 1 to 3, and no layer 4\n")
 
 
 def test_average_writes_the_mean_of_a_run(run: Run, random_corpus: Corpus) -> None:
@@ -216,7 +219,7 @@ def test_transcribe_prints_the_text(run: Run, model_folder: Path, clip: Path) ->
     status, out, err = run("transcribe", clip, "--model", model_folder, "--decode", "ctc", "--threads", 1)
     assert status == 0
     assert out.count("\n") == 1
-    assert err == f"{clip}: AV: the file has sound and video\n"
+    assert err == f"{DEVICE}{clip}: AV: the file has sound and video\n"
 
 
 def test_transcribe_writes_files_that_do_not_overwrite_each_other(run: Run, model_folder: Path, clip: Path) -> None:
@@ -322,7 +325,7 @@ def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path:
     model = shutil.copytree(model_folder, tmp_path / "model")
     arguments = ("evaluate", random_corpus.root, "--model", model, "--decode", "ctc")
     status, out, err = run(*arguments)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, DEVICE)
     for words in ("greedy CTC", "normaliser lower-words-1", "WER", "CER", "95 % interval", "5 utterances"):
         assert words in out
     results = Path(model) / "evaluation" / "random-test-ctc.jsonl"
@@ -337,7 +340,7 @@ def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path:
     soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
     condition = ("--blank-video", "--noise", tmp_path / "hiss.wav", "--snr", 5, "--modality", "av")
     status, out, err = run(*arguments, *condition, "--compare", results)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, DEVICE)
     assert "hiss.wav at 5 dB, blank video" in out
     assert f"this model minus {results}" in out
     assert (results.parent / "random-test-ctc-av-hiss.wav-at-5-dB-blank-video.jsonl").is_file()

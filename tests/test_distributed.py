@@ -93,16 +93,21 @@ def of_two(corpus: Path, **run: Any) -> Recipe:
 
 def start(runs: Sequence[tuple[Recipe, Path]], processes: int = 2) -> list[subprocess.Popen[str]]:
     """Start the processes that train `runs` together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     arguments: list[str] = []
     for settings, out in runs:
         out.mkdir(parents=True, exist_ok=True)
         written = out / "asked.toml"
         written.write_text(settings.to_toml())
         arguments += [str(written), str(out)]
-    command = [sys.executable, str(SCRIPT), *arguments]
+    return start_processes([str(SCRIPT), *arguments], processes)
+
+
+def start_processes(arguments: Sequence[str], processes: int = 2) -> list[subprocess.Popen[str]]:
+    """Start Python with these arguments as the processes of a run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *arguments]
     common = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
@@ -226,6 +231,40 @@ def test_runs_of_two_go_on_exactly_in_another_form_or_alone(corpus: Path, runs: 
     assert_same_training(tmp_path / "fsdp-one", runs / "one")
 
 
+DECISIONS = """
+from seehear.devices import Hardware
+from seehear.errors import ConfigError
+from seehear.recipe import parse_recipe
+from seehear.training.precision import find_precision
+from seehear.training.world import World, end_process
+
+def recipe(precision):
+    return parse_recipe({"data": {"corpus": "any"}, "run": {"steps": 1, "precision": precision}})
+
+with World.start("auto", time_limit=60) as world:
+    for speeds in ((3.0, 0.01), (0.01, 3.0)):
+        hardware = Hardware(bf16_speed=lambda: speeds[world.rank])
+        print(world.decide(lambda: find_precision(recipe("auto"), None, world.device, hardware)).numbers)
+    try:
+        world.decide(lambda: find_precision(recipe("auto"), recipe("bf16"), world.device, hardware))
+    except ConfigError as error:
+        print(error)
+end_process(0)
+"""
+
+
+def test_the_first_process_decides_with_what_all_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the processors differ; where the first may not go on, all of them stop for the same reason."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    started = start_processes(["-c", DECISIONS])
+    printed = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    first, second = ([line for line in text.splitlines() if line] for text in printed)
+    assert first[:2] == second[:2] == ["bf16", "float32"]
+    assert first[2] == second[2]
+    assert "run.precision=bf16" in first[2]
+
+
 def wait_for(path: Path, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
@@ -270,6 +309,14 @@ def test_torchrun_starts_all_again_when_one_dies(corpus: Path, tmp_path: Path) -
     assert torchrun.returncode == 0, printed
     assert "resuming at step" in printed
     assert [line["step"] for line in records(tmp_path / "run")] == list(range(1, 13))
+
+
+def test_several_processes_do_not_share_the_gpu_of_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="cannot share the GPU of a Mac"):
+        World.start("mps")
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ QUIET = SIZES["tiny"].model_copy(
         "decoder_dim": 20,
         "decoder_ffn_dim": 24,
         "vocab_size": VOCAB,
-        "video": VideoFrontendConfig(stem_channels=4, stem_stride=4, channels=(4, 4), blocks=(1, 1)),
-        "audio": AudioFrontendConfig(stem_channels=4, stem_stride=16, channels=(4, 4), blocks=(1, 1)),
+        "video": VideoFrontendConfig(stem_channels=8, stem_stride=4, channels=(8, 8), blocks=(1, 1)),
+        "audio": AudioFrontendConfig(stem_channels=8, stem_stride=16, channels=(8, 8), blocks=(1, 1)),
         "dropout": 0.0,
         "stochastic_depth": 0.0,
     }

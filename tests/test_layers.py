@@ -11,7 +11,7 @@ LAYERS = (
     "files",
     "config text transcript card pieces",
     "recipe tokenizer metrics",
-    "data model",
+    "data devices model",
     "decoding checkpoint convert listening",
     "objectives evaluate transcribing preparation",
     "recognizer training",

@@ -2,13 +2,17 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seehear.config import SIZES, AudioFrontendConfig, ModelConfig
+from seehear.config import SIZES, AudioFrontendConfig, ModelConfig, VideoFrontendConfig
 from seehear.modality import Modality
 from seehear.model.attention import RelativeAttention, relative_positions, relative_to_keys, sinusoids
 from seehear.model.frontends import FRAMES_AT_ONCE, AudioFrontend, FlatConv, VideoFrontend
@@ -125,6 +129,32 @@ def test_missing_input_and_no_frames_are_noticed() -> None:
         model.encode(torch.zeros(1, 1, 88, 88), None, torch.ones(1, 1, dtype=torch.bool), [Modality.AUDIO])
     with pytest.raises(AssertionError, match="at least one frame"):
         model.encode(torch.zeros(1, 0, 88, 88), torch.zeros(1, 0), torch.ones(1, 0, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("widths", [{"stem_channels": 4}, {"channels": (8, 7)}, {"channels": (4, 16, 32, 64)}])
+def test_widths_whose_gradient_destroys_memory_are_refused(widths: dict[str, Any]) -> None:
+    narrow = {"stem_channels": 8, "channels": (8, 8), "blocks": (1, 1), **widths}
+    with pytest.raises(ValueError, match=r"at least 8 channels .* not [47]: .* writes beyond its memory on AVX2"):
+        VideoFrontendConfig(**narrow)
+
+
+NARROWEST = """
+import torch
+from seehear.config import VideoFrontendConfig
+from seehear.model.frontends import VideoFrontend
+for channels in ((8, 8), (9, 8), (12, 12), (16, 20)):
+    config = VideoFrontendConfig(stem_channels=8, stem_stride=4, channels=channels, blocks=(1, 1))
+    for frames in (1, 2, 9, 25):
+        VideoFrontend(config)(torch.randn(1, frames, 88, 88)).sum().backward()
+"""
+
+
+def test_the_gradient_of_the_narrowest_frontends_stays_in_its_memory() -> None:
+    """With the kernels of AVX2; glibc looks at every block of memory that is freed."""
+    kernels = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
+    checks = {"LD_PRELOAD": "libc_malloc_debug.so.0", "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    done = subprocess.run([sys.executable, "-c", NARROWEST], env={**os.environ, **kernels, **checks})
+    assert done.returncode == 0
 
 
 @torch.no_grad()

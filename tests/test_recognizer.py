@@ -19,7 +19,7 @@ from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.corpus import Corpus
 from seehear.data.faces import FacePoints
 from seehear.decoding.decode import decode_batch
-from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.errors import FaceError, MediaError, ModelError
 from seehear.evaluate import evaluate
 from seehear.listening.options import WindowOptions
@@ -89,8 +89,9 @@ def test_a_file_gives_what_its_clip_gives_in_evaluation(
     assert any(record.hypothesis for record in report.records)
 
 
-def test_bf16_computes_nearly_the_same(model_folder: Path, recordings: dict[str, Path]) -> None:
-    exact, fast = (load(model_folder, dtype=dtype) for dtype in ("float32", "bf16"))
+@pytest.mark.parametrize("half", ["bf16", "fp16"])
+def test_half_precision_computes_nearly_the_same(model_folder: Path, recordings: dict[str, Path], half: DType) -> None:
+    exact, fast = load(model_folder, dtype="float32"), load(model_folder, dtype=half)
     one, other = (recognizer.extract(recordings["crop"], "av").output for recognizer in (exact, fast))
     assert other.dtype == np.float32
     assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max()

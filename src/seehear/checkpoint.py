@@ -23,7 +23,8 @@ from torch import Tensor
 from seehear.card import ModelCard
 from seehear.config import EncoderConfig, FrozenModel, ModelConfig
 from seehear.data.transforms import VIDEO_MEAN, VIDEO_STD
-from seehear.errors import ConfigError, ModelError
+from seehear.devices import find_device
+from seehear.errors import ModelError
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
 from seehear.model.usr import USR, SpeechEncoder
 from seehear.model.weights import WithoutStartValues, stored_type
@@ -178,17 +179,6 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype |
         for name in names:
             value = weights[name].detach().to("cpu", types[name]).contiguous()
             file.write(value.flatten().view(torch.uint8).numpy().data)
-
-
-def find_device(device: torch.device | str) -> torch.device:
-    """The device of that name. Raises `ConfigError` if this machine lacks it."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        available = "cpu and cuda" if torch.cuda.is_available() else "cpu"
-        raise ConfigError(f"no device '{device}' here; there is {available}") from error
-    return found
 
 
 @contextmanager

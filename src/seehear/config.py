@@ -6,6 +6,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from seehear.modality import SAMPLES_PER_FRAME
 
+MIN_VIDEO_CHANNELS = 8
+"""Fewest channels of the visual frontend. On processors with AVX2 and no AVX-512, oneDNN's kernel for the weight
+gradient of a 1×1 convolution of stride 2, which every later stage begins with, writes beyond its memory if it is given
+fewer (oneDNN 3.12, channels last; 8 and more are right, multiples of 8 or not)."""
+
 
 class FrozenModel(BaseModel):
     """A validated, immutable record that refuses unknown keys."""
@@ -25,6 +30,16 @@ class VideoFrontendConfig(FrozenModel):
     """Width of each stage; the first has stride 1, the others stride 2."""
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     """Residual blocks of each stage."""
+
+    @model_validator(mode="after")
+    def _no_kernel_that_destroys_memory(self) -> "VideoFrontendConfig":
+        widths = (self.stem_channels, *self.channels)
+        if min(widths) < MIN_VIDEO_CHANNELS:
+            raise ValueError(
+                f"the visual frontend needs at least {MIN_VIDEO_CHANNELS} channels in its stem and in each stage, not "
+                f"{min(widths)}: with fewer, the CPU kernel for their gradient writes beyond its memory on AVX2"
+            )
+        return self
 
 
 class AudioFrontendConfig(FrozenModel):

@@ -192,7 +192,7 @@ def evaluate(
     `CorpusError` for utterances without a transcript, for duplicates, for an empty list, and if no utterance has the
     streams of any of `modalities`: nothing is left out in silence.
     """
-    _check(utterances)
+    require_scorable(utterances)
     decodable = _decodable(utterances, modalities)
     model.eval()
     device = next(model.parameters()).device
@@ -265,8 +265,8 @@ def read_records(path: Path) -> dict[Modality, list[Record]]:
     return {m: [record for (modality, _), record in records.items() if modality is m] for m in modalities}
 
 
-def _check(utterances: Sequence[Utterance]) -> None:
-    """Nothing to score, nothing to score against, or something to score twice: refused."""
+def require_scorable(utterances: Sequence[Utterance]) -> None:
+    """Raise `CorpusError` if there is nothing to score, nothing to score against, or something to score twice."""
     if not utterances:
         raise CorpusError("there are no utterances to evaluate")
     ids: set[str] = set()

@@ -233,7 +233,9 @@ class RunConfig(FrozenModel):
     compiler. For GPUs: on a CPU blocks are slower so (RESULTS.md)."""
     time_limit: float = Field(1800.0, gt=0.0)
     """Seconds that a process waits for the others before it gives up."""
-    precision: Literal["float32", "bf16"] = "bf16"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Numbers that the models compute with. `auto`: bf16 where the device multiplies it, else float32; the choice is
+    stored with the run, which goes on in no other."""
     seed: int = 42
     log_every: int = Field(1, gt=0)
     """Steps per printed line; every step is in metrics.jsonl."""

@@ -22,6 +22,7 @@ from seehear.decoding.decode import precision, weights_type
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
+from seehear.devices import choose_precision, find_device
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
@@ -69,7 +70,7 @@ class Recognizer:
         tokenizer: Tokenizer | None,
         face_model: Path | None = None,
         language_model: LanguageModel | None = None,
-        dtype: DType = "float32",
+        dtype: DType = "auto",
         *,
         isolated: bool = True,
     ) -> None:
@@ -78,16 +79,18 @@ class Recognizer:
         `face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
 
         A `language_model` is asked by decoding that scores, with the options' `language_weight`.
-        `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
+        `dtype` is what the model computes with. "auto" is float32 on a CPU and half precision on NVIDIA GPUs, which is
+        faster and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
         """
-        if next(model.parameters()).device.type == "cpu":
+        device = next(model.parameters()).device
+        if device.type == "cpu":
             memory.bound()
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
         self.language_model = language_model
-        self.dtype: DType = dtype
+        self.dtype = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
         self._reader = Reader() if isolated else None
 
     def transcribe(
@@ -332,26 +335,28 @@ def _note(recording: Recording, event: Opened | Read, on_progress: Progress | No
 
 def load(
     model: str | Path,
-    device: str = "cpu",
+    device: torch.device | str = "auto",
     *,
     face_model: Path | None = None,
     language_model: str | Path | None = None,
-    dtype: DType = "float32",
+    dtype: DType = "auto",
     half: bool = False,
     isolated: bool = True,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
-    The other arguments are those of `Recognizer`; `language_model` is a file that `seehear lm` made. `half` keeps the
-    weights in half precision: half the memory, a little slower.
+    `device` "auto" is CUDA, else MPS, else the CPU. `language_model` is a file that `seehear lm` made. `half` keeps the
+    weights in half precision: half the memory, a little slower; with `dtype` "fp16" they always are. The other
+    arguments are those of `Recognizer`.
     Raises `ModelError` that says what is wrong with the model.
     """
-    folder = find_model_folder(model)
-    network, tokenizer = load_folder(folder, device, weights_dtype=weights_type(dtype, half=half))
+    place = find_device(device)
+    numbers = choose_precision(place, dtype, training=False).numbers
+    network, tokenizer = load_folder(find_model_folder(model), place, weights_dtype=weights_type(numbers, half=half))
     asked = None
     if language_model and tokenizer:
         asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces)
-    return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
+    return Recognizer(network, tokenizer, face_model, asked, numbers, isolated=isolated)
 
 
 def find_model_folder(model: str | Path) -> Path:

@@ -59,8 +59,8 @@ def evaluate(  # long because its options are
     compare: Annotated[
         Path | None, typer.Option(help="Results of another model on the same utterances, to test the difference.")
     ] = None,
-    device: options.DeviceOption = "cpu",
-    dtype: options.DTypeOption = "float32",
+    device: options.DeviceOption = "auto",
+    dtype: options.DTypeOption = "auto",
     half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -77,7 +77,7 @@ def evaluate(  # long because its options are
     from seehear.data.corpus import Corpus
     from seehear.decoding.decode import weights_type
     from seehear.decoding.ngram import NGram
-    from seehear.evaluate import read_records, write_report
+    from seehear.evaluate import read_records, require_scorable, write_report
     from seehear.files import require_writable
     from seehear.recognizer import find_model_folder
 
@@ -89,15 +89,19 @@ def evaluate(  # long because its options are
     others = read_records(compare) if compare else {}
     loaded = Corpus.load(corpus)
     utterances = loaded.split(split)
+    require_scorable(utterances)
     folder = find_model_folder(model)
     home = folder / "evaluation" if Path(model).is_dir() else Path()
-    network, tokenizer = load_model(folder, device, weights_dtype=weights_type(dtype, half=half))
+    place, precision = options.choose_device(device, dtype)
+    numbers = precision.numbers
+    network, tokenizer = load_model(folder, place, weights_dtype=weights_type(numbers, half=half))
     language_model = NGram.load(lm, tokenizer.vocab_size, tokenizer.pieces) if lm else None
-    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype, lm, half)
+    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, numbers, lm, half)
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
-    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype)
-    about = {"model": model, "corpus": str(corpus), "split": split, "dtype": dtype} | (
+    options.tell_device(device, place, precision)
+    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, numbers)
+    about = {"model": model, "corpus": str(corpus), "split": split, "dtype": numbers} | (
         {"language_model": str(lm)} if lm else {}
     )
     if half:

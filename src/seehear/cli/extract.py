@@ -28,8 +28,8 @@ def extract(
     ] = "npy",
     detector: options.DetectorOption = "auto",
     face_model: options.FaceModelOption = None,
-    device: options.DeviceOption = "cpu",
-    dtype: options.DTypeOption = "float32",
+    device: options.DeviceOption = "auto",
+    dtype: options.DTypeOption = "auto",
     half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -49,7 +49,9 @@ def extract(
     from seehear.transcript import output_names
 
     require_writable(output_dir)
-    recognizer = load(model, device, face_model=face_model, dtype=dtype, half=half)
+    place, precision = options.choose_device(device, dtype)
+    recognizer = load(model, place, face_model=face_model, dtype=precision.numbers, half=half)
+    options.tell_device(device, place, precision)
     failed = False
     taken: set[Path] = set()
     for path, name in zip(files, output_names(files), strict=True):

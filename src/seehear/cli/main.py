@@ -27,6 +27,7 @@ from seehear.cli import (
     train,
     transcribe,
 )
+from seehear.cli.openmp import limit_spinning
 from seehear.cli.options import without_truth
 from seehear.errors import PreemptionError, SeehearError
 
@@ -70,6 +71,7 @@ def seehear(
 
 def main() -> None:
     """Run the command line and exit with its status: 0 only if everything succeeded."""
+    limit_spinning()
     _open_streams()
     try:
         status = app(without_truth(sys.argv[1:]), prog_name="seehear", standalone_mode=False)

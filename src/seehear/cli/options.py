@@ -1,8 +1,9 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
 import itertools
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -12,14 +13,23 @@ from seehear.listening.options import FaceChoice, WindowOptions
 from seehear.modality import Modality
 from seehear.transcript import WRITERS
 
+if TYPE_CHECKING:
+    import torch
+
+    from seehear.devices import Precision
+
 DEFAULT_DECODING = DecodingOptions()
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A model folder, or ORGANISATION/NAME of one on the Hugging Face hub.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps; auto: CUDA, else MPS, else CPU.")]
 DTypeOption = Annotated[
-    DType, typer.Option("--dtype", help="Numbers to compute with; bf16 is fast on GPUs, and on CPUs that know it.")
+    DType,
+    typer.Option(
+        "--dtype",
+        help="Numbers to compute with; auto: float32 on a CPU, bf16 on GPUs that multiply it, fp16 on earlier ones.",
+    ),
 ]
 HalfOption = Annotated[
     bool,
@@ -117,3 +127,25 @@ def use_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def choose_device(device: str, dtype: DType) -> tuple["torch.device", "Precision"]:
+    """Where a model recognises, and with which numbers."""
+    from seehear.devices import choose_precision, find_device
+
+    found = find_device(device)
+    return found, choose_precision(found, dtype, training=False)
+
+
+def tell_device(asked: str, found: "torch.device", precision: "Precision") -> None:
+    """Print on standard error what `choose_device` chose, and what speaks against it."""
+    from seehear.devices import describe_choice
+
+    for line in describe_choice(asked, found, precision, "--dtype auto"):
+        print_beside(line)
+
+
+def print_beside(text: str) -> None:
+    """On standard error, if anybody reads it."""
+    with suppress(BrokenPipeError):
+        typer.echo(text, err=True)

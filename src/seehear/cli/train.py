@@ -25,7 +25,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Only say what would be done: recipe, sizes, steps, memory, the first batch."),
     ] = False,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
     """Train a model; a run that was interrupted goes on from its last checkpoint."""
@@ -45,6 +45,6 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     if dry_run:
-        typer.echo(plan_recipe(settings))
+        typer.echo(plan_recipe(settings, device))
     elif out is not None:
         typer.echo(f"model: {train_recipe(settings, out, device)}")

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -71,8 +70,8 @@ def transcribe(
         ),
     ] = NO_SPEECH,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
-    device: options.DeviceOption = "cpu",
-    dtype: options.DTypeOption = "float32",
+    device: options.DeviceOption = "auto",
+    dtype: options.DTypeOption = "auto",
     half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -103,7 +102,9 @@ def transcribe(
     windows = WindowOptions(longest, pause, whole=whole)
     if folder:
         require_writable(folder)
-    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype, half=half)
+    place, precision = options.choose_device(device, dtype)
+    recognizer = load(model, place, face_model=face_model, language_model=lm, dtype=precision.numbers, half=half)
+    options.tell_device(device, place, precision)
     names = output_names(files)
     named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first
     failed = False
@@ -145,7 +146,7 @@ def _done(step: Callable[[], object]) -> bool:
     try:
         step()
     except (SeehearError, OSError) as error:
-        _print_beside(f"error: {' '.join(str(error).split())}")
+        options.print_beside(f"error: {' '.join(str(error).split())}")
         return False
     return True
 
@@ -154,16 +155,10 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def _print_beside(text: str) -> None:
-    """On standard error, if anybody reads it."""
-    with suppress(BrokenPipeError):
-        typer.echo(text, err=True)
-
-
 def _tell(path: Path, transcript: "Transcript", *, named: bool, needed: bool) -> None:
     """Print the text, and what there is to say about it. Where nobody reads it any more, all ends if it is `needed`."""
     for note in (f"{transcript.modality.value.upper()}: {transcript.reason}", *transcript.warnings):
-        _print_beside(f"{path}: {note}")
+        options.print_beside(f"{path}: {note}")
     try:
         text = transcript.text if transcript.one_voice else transcript.to_txt().rstrip("\n")
         typer.echo(f"{path}: {text}" if named else text)

@@ -12,20 +12,26 @@ from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.rescore import ctc_driven, rescore
+from seehear.devices import DTYPES, Numbers, choose_precision
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
 
 def precision(device: torch.device, dtype: DType) -> torch.autocast:
     """A context in which models compute with numbers of `dtype`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+    numbers = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
+    half = DTYPES["bf16" if numbers == "float32" else numbers]
+    return torch.autocast(device.type, half, enabled=numbers != "float32")
 
 
-def weights_type(dtype: DType, *, half: bool) -> torch.dtype | None:
-    """The half precision of weights in memory where the model computes with `dtype`; None if they stay float32."""
-    if not half:
-        return None
-    return torch.bfloat16 if dtype == "bf16" else torch.float16
+def weights_type(numbers: Numbers, *, half: bool) -> torch.dtype | None:
+    """The half precision of weights in memory where the model computes with `numbers`; None if they stay float32.
+
+    They are fp16 wherever the model computes with it: GPUs that lack bf16 lack memory too.
+    """
+    if numbers == "fp16" or half:
+        return torch.bfloat16 if numbers == "bf16" else torch.float16
+    return None
 
 
 def decode_batch(

@@ -9,8 +9,8 @@ from typing import Literal
 
 from seehear.errors import ConfigError
 
-DType = Literal["float32", "bf16"]
-"""The numbers that a model computes with; weights stay float32, as do sums and probabilities."""
+DType = Literal["auto", "float32", "bf16", "fp16"]
+"""The numbers that a model computes with, or `auto` (see `seehear.devices`)."""
 
 NO_SPEECH = 0.12
 """Probability, by CTC, that nothing is said, above which nothing is written: 2 nats of evidence for a token."""

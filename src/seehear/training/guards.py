@@ -65,8 +65,8 @@ class FiniteSteps:
         self.refused_in_a_row += 1
         if self.refused_in_a_row == MOST_REFUSED:
             raise TrainingError(
-                f"loss or gradient were not finite in {MOST_REFUSED} steps in a row: lower optimiser.peak_lr or set "
-                "run.precision=float32, and go on from the last checkpoint"
+                f"loss or gradient were not finite in {MOST_REFUSED} steps in a row: lower optimiser.peak_lr and go "
+                "on from the last checkpoint, or train anew with run.precision=float32"
             )
         return False
 

@@ -4,7 +4,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +18,9 @@ METRICS_FILE = "metrics.jsonl"
 LABELS_FILE = "labels.jsonl"
 SHOWN = 8
 """Clips whose labels TensorBoard shows."""
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+"""Is told the number of a training step, counted from 1, and its numbers by name."""
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -36,7 +39,9 @@ def peak_memory(device: torch.device) -> int:
 class Monitor:
     """Writes numbers by name and step; `metrics.jsonl` grows by a line each time, also across resumed runs."""
 
-    def __init__(self, folder: Path, log_every: int, steps: int, resumed_at: int = 0) -> None:
+    def __init__(
+        self, folder: Path, log_every: int, steps: int, resumed_at: int = 0, on_step: OnStep | None = None
+    ) -> None:
         self.log_every = log_every
         self.steps = steps
         self.path = folder / METRICS_FILE
@@ -47,6 +52,7 @@ class Monitor:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)
         self.started = time.monotonic()
         self.resumed_at = resumed_at
+        self.on_step = on_step
 
     def step(self, step: int, numbers: Mapping[str, float]) -> None:
         """Record a training step (its number counted from 1); print every `log_every`-th."""
@@ -56,6 +62,8 @@ class Monitor:
             remaining = elapsed / max(1, step - self.resumed_at) * (self.steps - step)
             values = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
             print(f"step {step}/{self.steps}  {values}  left {_clock(remaining)}", flush=True)
+        if self.on_step:
+            self.on_step(step, numbers)
 
     def validation(self, step: int, numbers: Mapping[str, float]) -> None:
         """Record and print a validation."""

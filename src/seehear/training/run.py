@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from seehear.decoding.options import DecodingMethod, DecodingOptions
+from seehear.devices import describe_choice, find_device
 from seehear.errors import ConfigError
 from seehear.evaluate import evaluate
 from seehear.files import refuse_foreign
@@ -25,47 +26,54 @@ from seehear.training.batchnorm import synchronise
 from seehear.training.checkpoints import Checkpoints
 from seehear.training.initialise import Start, find_start, initialise
 from seehear.training.material import Material, describe_streams, learn_tokenizer, load_material, open_streams
-from seehear.training.monitor import Monitor, Silence
+from seehear.training.monitor import Monitor, OnStep, Silence
 from seehear.training.optim import part_of
 from seehear.training.outputs import model_card, save_best, save_models
 from seehear.training.plan import plan
+from seehear.training.precision import find_precision, with_precision
 from seehear.training.trainer import Trainer
 from seehear.training.watch import LabelWatch, WatchedLabels
 from seehear.training.world import World
 
 VALIDATION_FRAMES = 2400
 """Frames in a batch of a validation."""
+AUTO = "a new run with run.precision=auto"
+"""What leaves the precision to the device."""
 FOLDERS = ("tokenizer", "checkpoints", "tensorboard", "model", "teacher", "best", "evaluation")
 """What lies in the folder of a run; logs may lie there too."""
 
 
-def train_recipe(recipe: Recipe, out: Path, device: str = "cpu") -> Path:
+def train_recipe(recipe: Recipe, out: Path, device: str = "cpu", on_step: OnStep | None = None) -> Path:
     """Train as `recipe` says, into the folder `out`; return the folder of the trained model, `out/model`.
 
-    A run that was interrupted goes on from its last checkpoint. Raises `ConfigError` if `out` holds another run, and
-    `CorpusError` if the corpus lacks what the recipe names.
+    A run that was interrupted goes on from its last checkpoint. `on_step` is told the number of each step and its
+    numbers by name. Raises `ConfigError` if `out` holds another run, and `CorpusError` if the corpus lacks what the
+    recipe names.
     """
     with World.start(device, recipe.run.time_limit) as world:
-        return _train(recipe, out, world)
+        return _train(recipe, out, world, device, on_step)
 
 
-def plan_recipe(recipe: Recipe) -> str:
+def plan_recipe(recipe: Recipe, device: str = "cpu") -> str:
     """What `train_recipe` would do, in words; nothing is written. Raises what it would raise.
 
     For as many processes as WORLD_SIZE says, which need not be there.
     """
     given = os.environ.get("WORLD_SIZE", "")
-    alone = World(torch.device("cpu"))
+    alone = World(find_device(device))
+    precision = find_precision(recipe, None, alone.device)
+    recipe = with_precision(recipe, precision)
     world = World(alone.device, size=int(given) if given.isdecimal() and int(given) else 1)
     material = load_material(recipe, world.tell)
     tokenizer = find_tokenizer(recipe, material, find_start(recipe.model), world)
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
     objective = build_objective(recipe, student, steps=1)
     prepare_model(objective, recipe, alone)
-    return plan(recipe, material, tokenizer, objective, world)
+    chosen = describe_choice(device, alone.device, precision, AUTO)
+    return "\n".join([*chosen, plan(recipe, material, tokenizer, objective, world)])
 
 
-def _train(recipe: Recipe, out: Path, world: World) -> Path:
+def _train(recipe: Recipe, out: Path, world: World, device: str, on_step: OnStep | None) -> Path:
     """What each process of a run does."""
     checkpoints = Checkpoints(out / "checkpoints", recipe.run.keep)
     state = checkpoints.load_last()
@@ -73,6 +81,9 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
         refuse_foreign(out, FOLDERS)
     else:
         _check_same_run(state, recipe, out, world)
+    before = None if state is None else parse_recipe(state["recipe"])
+    precision = world.decide(lambda: find_precision(recipe, before, world.device))
+    recipe = with_precision(recipe, precision)
     material = load_material(recipe, world.tell)
     torch.manual_seed(recipe.run.seed)  # the same weights everywhere
     start = find_start(recipe.model) if state is None else None
@@ -90,6 +101,7 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
     steps = steps if state is None else state.get("steps", steps)  # on more processes an epoch has fewer
     objective = build_objective(recipe, student, steps)
     prepare_model(objective, recipe, world)
+    world.tell("\n".join(describe_choice(device, world.device, precision, AUTO)))
     world.tell(describe(recipe, material, tokenizer, student, steps, world))
     validate = _validation(tokenizer, material, recipe.run.validate_with, world) if material.valid else None
     watch = _watch(tokenizer, material, recipe) if material.unlabelled else None
@@ -100,7 +112,7 @@ def _train(recipe: Recipe, out: Path, world: World) -> Path:
         trainer.restore(state)
         world.tell(f"resuming at step {trainer.done} of {steps}")
     started = time.monotonic()
-    with Monitor(out, recipe.run.log_every, steps, trainer.done) if world.leads else Silence() as monitor:
+    with Monitor(out, recipe.run.log_every, steps, trainer.done, on_step) if world.leads else Silence() as monitor:
         trainer.fit(monitor)
     world.tell(f"trained for {time.monotonic() - started:.0f} s")
     whole = trainer.spread.whole()

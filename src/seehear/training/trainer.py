@@ -74,6 +74,7 @@ class Trainer:
         self.world = world or World(torch.device("cpu"))
         self.objective = objective
         self.spread = Spread(objective, self.world, recipe.run.parallel)
+        assert recipe.run.precision != "auto", "`find_precision` decides, before"
         self.recipe = recipe
         self.steps = steps
         self.streams = streams

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -11,8 +11,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 
-from seehear.checkpoint import find_device
-from seehear.errors import ConfigError, TrainingError
+from seehear.devices import find_device
+from seehear.errors import ConfigError, SeehearError, TrainingError
 
 Item = TypeVar("Item")
 
@@ -62,7 +62,8 @@ class World:
         """Join the processes that torchrun started, once; a process that it did not start is alone.
 
         Args:
-            device: "cpu", or "cuda": each process of a machine takes the GPU of its number there.
+            device: "cpu", "cuda" (each process of a machine takes the GPU of its number there), or "auto": "cuda" if
+                there is one, else "cpu"; a process that is alone may take "mps" too.
             time_limit: Seconds that a process waits for the others.
         """
         given = [name for name in VARIABLES if os.environ.get(name)]
@@ -76,6 +77,10 @@ class World:
             raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers ({error}): use torchrun") from error
         if not 0 <= rank < size:
             raise ConfigError(f"RANK is {rank} of WORLD_SIZE {size}: start with torchrun")
+        if device == "mps" and size > 1:
+            raise ConfigError("several processes cannot share the GPU of a Mac: start one, or take --device cpu")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda":
             if local >= torch.cuda.device_count():
                 raise ConfigError(f"process {local} of this machine has no GPU of its own: lower --nproc-per-node")
@@ -115,6 +120,20 @@ class World:
         with self.failures_told():
             dist.all_gather_object(everyone, list(items))
         return [item for theirs in everyone for item in theirs]
+
+    def decide(self, choose: Callable[[], Item]) -> Item:
+        """What `choose` returns in the first process, which alone calls it; a `SeehearError` of it ends all of them."""
+        outcome: Item | SeehearError | None = None
+        if self.leads:
+            try:
+                outcome = choose()
+            except SeehearError as error:
+                outcome = error
+        first: Any = self.gather([outcome])[0]
+        if isinstance(first, SeehearError):
+            raise first
+        chosen: Item = first
+        return chosen
 
     def mean(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """The mean over processes of each number; all give the same names."""
