@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from seehear.decoding import shortage
 from seehear.transcribing import memory
 
 NAME = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
@@ -52,4 +53,4 @@ def test_a_large_tensor_gives_its_pages_back_whatever_lies_behind_it() -> None:
     ],
 )
 def test_want_of_memory_is_told_from_other_errors(error: Exception, ran_out: bool) -> None:
-    assert memory.ran_out(error) is ran_out
+    assert shortage.ran_out(error) is ran_out

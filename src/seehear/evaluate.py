@@ -4,7 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seehear.checkpoint import find_device
 from seehear.data.batch import Batch, evaluation_batches
 from seehear.data.corpus import Corpus, Utterance
 from seehear.data.noise import mix
-from seehear.decoding.decode import decode_batch, precision
+from seehear.decoding.clips import ClipDecoder, DecodedClip
+from seehear.decoding.decode import search_on
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.shortage import AS_ASKED, ran_out
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
 from seehear.metrics import (
@@ -132,6 +135,8 @@ class Report:
     condition: Condition
     normaliser: str
     seconds: float
+    reduced: Mapping[str, str] = field(default_factory=dict)
+    """How clips were decoded for which memory did not suffice, as "with beam 10" or "in halves", by id."""
 
     def __getitem__(self, modality: Modality) -> Result:
         """The result of `modality`."""
@@ -161,6 +166,7 @@ class Report:
             "condition": str(self.condition),
             "normaliser": self.normaliser,
             "seconds": round(self.seconds, 3),
+            "reduced": dict(self.reduced),
         }
 
 
@@ -177,35 +183,51 @@ def evaluate(
     condition: Condition = CLEAN,
     language_model: LanguageModel | None = None,
     dtype: DType = "float32",
+    search_device: str | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
 
-    A batch gives the same result as its clips one by one. `on_batch` is told the number of clips just done. Raises
-    `CorpusError` for utterances without a transcript, for duplicates, and for an empty list: nothing is left out in
-    silence.
+    A batch gives the same result as its clips one by one. `on_batch` is told the number of clips just done. The search
+    runs on `search_device`, by default as `search_on` says. Clips for which memory does not suffice are decoded in
+    halves or with a smaller beam, and the report names them. Raises `CorpusError` for utterances without a transcript,
+    for duplicates, for an empty list, and for a clip that memory does not suffice for: nothing is left out in silence.
     """
     _check(utterances)
     model.eval()
-    device = next(model.parameters()).device
+    split = search_on(model, None if search_device is None else find_device(search_device))
+    decode = ClipDecoder(split, tokenizer, options, language_model, dtype)
     started = time.monotonic()
     records: dict[tuple[Modality, str], Record] = {}
+    reduced: dict[str, str] = {}
     for clean in evaluation_batches(corpus, utterances, max_frames):
-        batch = condition.apply(clean).to(device)
-        with precision(device, dtype):
-            encoded = model.encode(batch.video, batch.audio, batch.mask, modalities, mask_padding=True)
-            decoded = {
-                modality: decode_batch(model, features, batch.mask, modality, options, language_model)
-                for modality, features in encoded.items()
-            }
-        for modality, rows in decoded.items():
-            for id, text, tokens in zip(batch.ids, batch.texts, rows, strict=True):
-                assert text is not None
+        batch = condition.apply(clean)
+        for id, text, (decoded, reduction) in zip(
+            batch.ids, batch.texts, _within(decode, batch, modalities), strict=True
+        ):
+            assert text is not None
+            for modality, tokens in decoded.items():
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)
+            if reduction != AS_ASKED:
+                reduced[id] = str(reduction)
         if on_batch:
             on_batch(len(batch.ids))
     results = tuple(Result(m, tuple(records[m, utterance.id] for utterance in utterances)) for m in modalities)
-    return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started)
+    return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started, reduced)
+
+
+def _within(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) -> list[DecodedClip]:
+    """What is said in a batch. Raises `CorpusError` if memory does not suffice."""
+    try:
+        return decode(batch, modalities)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+    longest = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
+    raise CorpusError(
+        f"the memory does not suffice to decode '{longest[1]}' ({longest[0]} frames), in parts and with a beam of 1: "
+        "take another --device or a smaller model"
+    )
 
 
 def compare(first: Sequence[Record], second: Sequence[Record]) -> Comparison | None:

@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
+from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, find_device, load_model
 from seehear.data.faces import FaceDetector
+from seehear.decoding.decode import search_on
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
+from seehear.decoding.shortage import ran_out, release
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
@@ -33,7 +35,7 @@ from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
 from seehear.transcribing.batches import Input, Transcriber
 from seehear.transcribing.recognition import OnWindow, Recognition, Recording
-from seehear.transcribing.speaker import speaking
+from seehear.transcribing.speaker import moving_most, speaking
 from seehear.transcript import Transcript
 
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -71,16 +73,18 @@ class Recognizer:
         dtype: DType = "float32",
         *,
         isolated: bool = True,
+        search_device: str | None = None,
     ) -> None:
         """`face_model` is MediaPipe's `.task` file; without it that of the cache, downloaded once if need be.
 
         A `language_model` is asked by decoding that scores, with the options' `language_weight`.
         `dtype` "bf16" is faster where the machine multiplies such numbers, and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
+        `search_device` is where decoder and heads run, by default where the encoder does, but the CPU beside MPS.
         """
-        if next(model.parameters()).device.type == "cpu":
+        self.model = search_on(model, None if search_device is None else find_device(search_device))
+        if "cpu" in (next(model.parameters()).device.type, self.model.search_device.type):
             memory.bound()
-        self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
         self.language_model = language_model
@@ -234,10 +238,13 @@ class Recognizer:
             try:
                 mouths = [speaking(piece, transcriber)]
             except (MemoryError, RuntimeError) as error:
-                if recording is None:
+                if recording is None or not ran_out(error):
                     raise
-                recording.fail(error)
-                return
+                when = piece.window.start / FRAME_RATE
+                recording.assembly.note(
+                    f"memory did not suffice at {when:.1f} s to find who speaks: it is whose lips move most"
+                )
+                mouths = [moving_most(piece)]
         for mouth in mouths:
             yield mouth, Input(piece.modality, frames, piece.audio, None if mouth is None else mouth.frames)
 
@@ -264,14 +271,28 @@ class Recognizer:
         """The encoder's features of the file `media`, taken as a whole, for other tasks.
 
         `layers` are blocks of the encoder whose outputs are wanted as well, 1 for the first; the other arguments and
-        the errors are those of `transcribe`, and `ModelError` for a block that there is not.
+        the errors are those of `transcribe`, and `ModelError` for a block that there is not. Raises `MediaError` too
+        if memory does not suffice: features of parts would be others.
         """
         count = len(self.model.encoder.layers)
         for layer in layers:
             if not 1 <= layer <= count:
                 raise ModelError(f"the encoder has the layers 1 to {count}, and no layer {layer}")
+        try:
+            return self._encode(Path(media), modality, layers, detector)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+        release()
+        advice = "cut it, or take another --device or a smaller model"
+        raise MediaError(f"{media}: the memory does not suffice to encode it in one piece: {advice}")
+
+    def _encode(
+        self, path: Path, modality: ModalityName, layers: Sequence[int], detector: FaceDetector | DetectorName
+    ) -> Features:
+        """What `extract` returns."""
         transcriber = Transcriber(self.model, self.tokenizer, DEFAULT_DECODING, dtype=self.dtype)
-        given, warnings = self._whole(Path(media), modality, detector, transcriber)
+        given, warnings = self._whole(path, modality, detector, transcriber)
         with transcriber.precision():
             streams, mask = transcriber.streams([given], (given.modality,))
         kept: dict[int, Tensor] = {}
@@ -326,6 +347,7 @@ def load(
     language_model: str | Path | None = None,
     dtype: DType = "float32",
     isolated: bool = True,
+    search_device: str | None = None,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
@@ -334,7 +356,7 @@ def load(
     """
     network, tokenizer = load_model(find_model_folder(model), device)
     asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces) if language_model else None
-    return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated)
+    return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated, search_device=search_device)
 
 
 def find_model_folder(model: str | Path) -> Path:

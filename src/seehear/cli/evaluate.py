@@ -1,6 +1,7 @@
 """`seehear evaluate`: error rates of a model on a prepared corpus."""
 
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def evaluate(  # long because its options are
         Path | None, typer.Option(help="Results of another model on the same utterances, to test the difference.")
     ] = None,
     device: options.DeviceOption = "cpu",
+    search_device: options.SearchDeviceOption = None,
     dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -94,7 +96,9 @@ def evaluate(  # long because its options are
     name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, dtype, lm)
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
-    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype)
+    report = measure(
+        network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, dtype, search_device
+    )
     about = {"model": model, "corpus": str(corpus), "split": split, "dtype": dtype} | (
         {"language_model": str(lm)} if lm else {}
     )
@@ -102,6 +106,8 @@ def evaluate(  # long because its options are
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
     console.print(error_table(report))
+    if report.reduced:
+        console.print(describe_reduced(report))
     if compare:
         console.print(f"WER, this model minus {compare}; p by paired bootstrap")
         console.print(comparison_table({r.modality: list(r.records) for r in report.results}, others, compare))
@@ -118,6 +124,7 @@ def measure(
     condition: "Condition",
     language_model: "LanguageModel | None",
     dtype: DType,
+    search_device: str | None = None,
 ) -> "Report":
     """Evaluate, with a progress bar on standard error."""
     from rich.console import Console
@@ -138,6 +145,7 @@ def measure(
             condition=condition,
             language_model=language_model,
             dtype=dtype,
+            search_device=search_device,
             on_batch=lambda clips: progress.advance(task, clips),
         )
 
@@ -221,6 +229,14 @@ def error_table(report: "Report") -> "Table":
             name = clips = ""
         table.add_section()
     return table
+
+
+def describe_reduced(report: "Report") -> str:
+    """How many clips were decoded otherwise than asked for, as memory did not suffice."""
+    counts = Counter(report.reduced.values())
+    ways = ", ".join(f"{count} {way}" for way, count in counts.most_common())
+    clips = len({record.id for record in report.records})
+    return f"memory did not suffice for {len(report.reduced)} of {clips} clips, which these figures hold: {ways}"
 
 
 def comparison_table(

@@ -72,6 +72,7 @@ def transcribe(
     ] = NO_SPEECH,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
     device: options.DeviceOption = "cpu",
+    search_device: options.SearchDeviceOption = None,
     dtype: options.DTypeOption = "float32",
     threads: options.ThreadsOption = None,
 ) -> None:
@@ -102,7 +103,7 @@ def transcribe(
     windows = WindowOptions(longest, pause, whole=whole)
     if folder:
         require_writable(folder)
-    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype)
+    recognizer = load(model, device, face_model=face_model, language_model=lm, dtype=dtype, search_device=search_device)
     names = output_names(files)
     named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first
     failed = False
