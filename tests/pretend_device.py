@@ -26,10 +26,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 COPIES = (aten.copy_.default, aten._to_copy.default, aten.copy.default, aten.lift_fresh.default)
 """Operations that may see two devices."""
 FROM_DATA = (torch.tensor, torch.as_tensor)
@@ -101,43 +100,44 @@ class PretendDevice(TorchDispatchMode):
 
 def _dispatch(func: Any, args: Any, kwargs: dict[str, Any], place: torch.device | None) -> Any:
     """What `func` gives on the tensors' numbers, on the device where they lie, or where they are asked to be."""
-    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+    tensors: list[Tensor] = []
+    held_args, held_kwargs = _held(args, tensors), _held(kwargs, tensors)
     pretended = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
-    places = {tensor.place for tensor in pretended}
     if func not in COPIES:
-        places |= {tensor.device for tensor in tensors if not isinstance(tensor, Pretended) and tensor.dim() > 0}
+        others = {tensor.device for tensor in tensors if not isinstance(tensor, Pretended) and tensor.dim() > 0}
+        places = {tensor.place for tensor in pretended} | others
         if len(places) > 1:
             raise DeviceMismatchError(f"{func} is given tensors of {' and '.join(sorted(map(str, places)))}")
     asked = kwargs.get("device")
-    if asked is not None and torch.device(asked).type == "meta":
-        target = place or next(iter(places))
-    elif asked is not None:
-        target = torch.device(asked)
-    elif pretended:
-        target = args[0].place if func is aten.copy_.default and isinstance(args[0], Pretended) else pretended[0].place
-        if func is aten.copy_.default and not isinstance(args[0], Pretended):
-            target = CPU
-    else:
-        target = CPU
-    if func is aten._fused_sdp_choice.default and pretended:
-        return 0  # plain arithmetic
-    held_args, held_kwargs = tree_map(_held, (args, kwargs))
     if asked is not None:
         held_kwargs["device"] = CPU
+        target = place or pretended[0].place if asked.type == "meta" else asked
+    else:  # a copy goes to where its first argument lies
+        first = tensors[0] if func is aten.copy_.default else next(iter(pretended), None)
+        target = first.place if isinstance(first, Pretended) else CPU
+    if func is aten._fused_sdp_choice.default and pretended:
+        return 0  # plain arithmetic
     result = func(*held_args, **held_kwargs)
-    wrappers = {id(tensor.held): tensor for tensor in pretended}
-    if not pretended and target == CPU:
-        return result
-    return tree_map(lambda value: _placed(value, target, wrappers, func), result)
+    return result if target == CPU else _placed(result, target, {id(t.held): t for t in pretended}, func)
 
 
-def _held(value: Any) -> Any:
-    return value.held if isinstance(value, Pretended) else value
+def _held(value: Any, tensors: list[Tensor]) -> Any:
+    """`value`, a nest of sequences and mappings, with what pretended tensors hold; `tensors` gets all there are."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.held if isinstance(value, Pretended) else value
+    if isinstance(value, list | tuple):
+        return type(value)([_held(item, tensors) for item in value])
+    if isinstance(value, dict):
+        return {name: _held(item, tensors) for name, item in value.items()}
+    return value
 
 
 def _placed(value: Any, place: torch.device, wrappers: dict[int, Pretended], func: Any) -> Any:
-    """A result, where it belongs; what an operation has changed in place stays the object that it is."""
-    if not isinstance(value, Tensor) or place == CPU:
+    """A result on its device; what an operation has changed in place stays the object that it is."""
+    if isinstance(value, list | tuple):
+        return type(value)([_placed(item, place, wrappers, func) for item in value])
+    if not isinstance(value, Tensor):
         return value
     if id(value) in wrappers:
         return wrappers[id(value)]
@@ -160,19 +160,19 @@ class _PythonSide(TorchFunctionMode):
         if own is not None and (answer := ANSWERS.get(func)) is not None:
             return answer(own)
         if func in FROM_DATA and self._is_here(kwargs.get("device")):
-            made = func(*tree_map(_held, args), **{**kwargs, "device": CPU})
+            made = func(*_held(args, []), **{**kwargs, "device": CPU})
             return made.to("meta")
         if func is Tensor.new_tensor and own is not None:
             return torch.tensor(*args[1:], **{"dtype": own.dtype, **kwargs}).to("meta")
-        args, kwargs = tree_map(self._in_cpp, (args, kwargs))
+        if func is not torch.device:
+            args = [META if self._is_here(value, names=func is Tensor.to) else value for value in args]
+            if self._is_here(kwargs.get("device")):
+                kwargs = {**kwargs, "device": META}
         return func(*args, **kwargs)
 
-    def _is_here(self, value: Any) -> bool:
-        return isinstance(value, str | torch.device) and str(value) in self.names
-
-    def _in_cpp(self, value: Any) -> Any:
-        """The name of the pretended device, for PyTorch's C++."""
-        return torch.device("meta") if self._is_here(value) else value
+    def _is_here(self, value: Any, *, names: bool = True) -> bool:
+        """Whether `value` is this device, or, with `names`, its name."""
+        return isinstance(value, str | torch.device if names else torch.device) and str(value) in self.names
 
 
 def _refuse_numpy(tensor: Pretended) -> Any:

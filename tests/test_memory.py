@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from seehear.decoding import shortage
 from seehear.transcribing import memory
@@ -49,6 +50,10 @@ def test_a_large_tensor_gives_its_pages_back_whatever_lies_behind_it() -> None:
         (MemoryError(), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (torch.OutOfMemoryError("of a GPU"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 6.78 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("could not create a primitive"), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
     ],
 )

@@ -13,8 +13,11 @@ from seehear.decoding.options import DecodingOptions
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "alloc_failed", "bad_alloc")
-"""What PyTorch, CUDA's libraries and C++ write of it, in lower case."""
+SIGNS = (
+    *("not enough memory", "can't allocate memory", "out of memory", "alloc_failed", "bad_alloc"),
+    *("could not create a primitive", "could not create a memory"),
+)
+"""What PyTorch, CUDA's libraries, C++ and oneDNN write of it, in lower case."""
 MIN_SPLIT_FRAMES = 100
 """Frames of the shortest clip that is halved."""
 OVERLAP_FRAMES = 40
