@@ -4,9 +4,11 @@ The device is pretended (`pretend_device.py` says what that covers), and all res
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,14 @@ from torch import Tensor, nn
 
 import seehear.decoding.prefix
 import seehear.objectives.supervised
+import seehear.recognizer
 import seehear.training.trainer
 import seehear.training.world
+from conftest import random_clip
 from pretend_device import DeviceMismatchError, PretendDevice, Pretended, numbers
 from reference_case import compare_searches, load_case
+from seehear.cli.main import main
+from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus
 from seehear.decoding.beam_search import beam_search
 from seehear.decoding.decode import decode_batch, search_on
@@ -273,6 +279,43 @@ def test_the_search_is_on_the_cpu_beside_mps_alone(device: str) -> None:
 def test_one_device_for_both_is_the_same_model() -> None:
     model = speaking_model()
     assert search_on(model) is search_on(model, torch.device("cpu")) is model
+
+
+@pytest.mark.parametrize("search_device", ["cpu", "--device"])
+def test_the_command_line_takes_a_search_device(
+    device: str,
+    model_folder: Path,
+    search_device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_clip(tmp_path / "clip.mp4", random_clip(16))
+    split: list[USR] = []
+    monkeypatch.setattr(seehear.recognizer, "search_on", lambda *given: split.append(search_on(*given)) or split[-1])
+    told = []
+    for options in ([], ["--device", device, "--search-device", search_device.replace("--device", device)]):
+        arguments = [str(tmp_path / "clip.mp4"), "-m", str(model_folder), "--beam_size", "2"]
+        arguments += ["--max_length_ratio", "0.2", "--no_speech_threshold", "1"]
+        monkeypatch.setattr(sys, "argv", ["seehear", "transcribe", *arguments, *options])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != "\n"
+    assert str(split[1].search_device) == (device if search_device == "--device" else "cpu")
+
+
+def test_a_search_device_that_is_not_there(
+    random_corpus: Corpus, model_folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for command in (("transcribe", "clip.mp4"), ("evaluate", str(random_corpus.root))):
+        monkeypatch.setattr(sys, "argv", ["seehear", *command, "-m", str(model_folder), "--search-device", "abacus"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "no device 'abacus' here" in line
 
 
 # --- Sums in float32 ---
