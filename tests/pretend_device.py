@@ -13,8 +13,8 @@ What it notices, in every operation that PyTorch dispatches, those of the backwa
 - NumPy's view of a tensor of the device, which only memory of the CPU can have.
 
 What it does not: kernels that the device lacks (as MPS some), or that compute otherwise or in another order; its memory
-and where that ends; streams, and values that are read before they are there; `torch.autocast`, which is that of the
-CPU's dtype or off; processes that talk to each other; and custom operators written in C++ that never dispatch.
+and where that ends; streams, and values that are read before they are there; `torch.autocast`, which has no effect on
+these tensors, so that all is float32; and processes that talk to each other.
 
 The fake tensors of PyTorch know the kernels of CUDA better, but have no values, and stop where a search looks at one.
 """

@@ -202,9 +202,8 @@ def evaluate(
     reduced: dict[str, str] = {}
     for clean in evaluation_batches(corpus, utterances, max_frames):
         batch = condition.apply(clean)
-        for id, text, (decoded, reduction) in zip(
-            batch.ids, batch.texts, _within(decode, batch, modalities), strict=True
-        ):
+        clips = zip(batch.ids, batch.texts, _decoded(decode, batch, modalities), strict=True)
+        for id, text, (decoded, reduction) in clips:
             assert text is not None
             for modality, tokens in decoded.items():
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)
@@ -216,16 +215,16 @@ def evaluate(
     return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started, reduced)
 
 
-def _within(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) -> list[DecodedClip]:
+def _decoded(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) -> list[DecodedClip]:
     """What is said in a batch. Raises `CorpusError` if memory does not suffice."""
     try:
         return decode(batch, modalities)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-    longest = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
+    frames, id = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
     raise CorpusError(
-        f"the memory does not suffice to decode '{longest[1]}' ({longest[0]} frames), in parts and with a beam of 1: "
+        f"the memory does not suffice to decode '{id}' ({frames} frames), even in parts and with a small beam: "
         "take another --device or a smaller model"
     )
 
