@@ -162,6 +162,16 @@ def test_means_over_processes_are_not_double(device: str, monkeypatch: pytest.Mo
     assert world.mean({"loss": 0.5, "frames": 2.0**23 + 1}) == {"loss": 0.5, "frames": 2.0**23 + 1}
 
 
+def test_a_training_step_with_dropout_and_stochastic_depth(device: str) -> None:
+    """Chance differs by device: it is only held that all is there and finite."""
+    student = USR(TINY.model_copy(update={"dropout": 0.1, "stochastic_depth": 0.9}))
+    recipe = parse_recipe({"data": {"corpus": "none"}, "run": {"steps": 10}})
+    method = build_objective(recipe, student, steps=10).to(device).train()
+    losses = method(STEP.to(device), 5)
+    losses.total.backward()
+    assert bool(losses.total.isfinite())
+
+
 # --- Decoding ---
 
 
