@@ -4,7 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from seehear.data.batch import Batch, evaluation_batches
 from seehear.data.corpus import Corpus, Utterance, count_streams
 from seehear.data.noise import mix
-from seehear.decoding.decode import decode_batch, precision
+from seehear.decoding.clips import ClipDecoder, DecodedClip
+from seehear.decoding.decode import search_on
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingOptions, DType
+from seehear.decoding.shortage import AS_ASKED, ran_out
+from seehear.devices import find_device
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
 from seehear.metrics import (
@@ -137,6 +140,8 @@ class Report:
     condition: Condition
     normaliser: str
     seconds: float
+    reduced: Mapping[str, str] = field(default_factory=dict)
+    """How clips were decoded for which memory did not suffice, as "with beam 10" or "in halves", by id."""
 
     def __getitem__(self, modality: Modality) -> Result:
         """The result of `modality`."""
@@ -167,6 +172,7 @@ class Report:
             "condition": str(self.condition),
             "normaliser": self.normaliser,
             "seconds": round(self.seconds, 3),
+            "reduced": dict(self.reduced),
         }
 
 
@@ -183,40 +189,57 @@ def evaluate(
     condition: Condition = CLEAN,
     language_model: LanguageModel | None = None,
     dtype: DType = "float32",
+    search_device: str | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Report:
     """Decode `utterances` in batches of up to `max_frames` frames and count errors; the model is left in eval mode.
 
     A batch gives the same result as its clips one by one. An utterance is decoded in those of `modalities` for which it
-    has the streams; a `Result` says how many lack one. `on_batch` is told the number of clips just done. Raises
-    `CorpusError` for utterances without a transcript, for duplicates, for an empty list, and if no utterance has the
-    streams of any of `modalities`: nothing is left out in silence.
+    has the streams; a `Result` says how many lack one. Clips for which memory does not suffice are decoded in halves or
+    with a smaller beam, and the report names them. The search runs on `search_device`, by default as `search_on` says.
+    `on_batch` is told the number of clips just done. Nothing is left out in silence.
+
+    Raises `CorpusError` for utterances without a transcript, for duplicates, for an empty list, if no utterance has the
+    streams of any of `modalities`, and for a clip that memory does not suffice for.
     """
     require_scorable(utterances)
     decodable = _decodable(utterances, modalities)
     model.eval()
-    device = next(model.parameters()).device
+    split = search_on(model, None if search_device is None else find_device(search_device))
+    decode = ClipDecoder(split, tokenizer, options, language_model, dtype)
     started = time.monotonic()
     records: dict[tuple[Modality, str], Record] = {}
+    reduced: dict[str, str] = {}
     if on_batch and len(decodable) < len(utterances):
         on_batch(len(utterances) - len(decodable))
     for clean in evaluation_batches(corpus, decodable, max_frames):
-        batch = condition.apply(clean).to(device)
+        batch = condition.apply(clean)
         wanted = [modality for modality in modalities if modality in batch.modalities]
-        with precision(device, dtype):
-            encoded = model.encode(batch.video, batch.audio, batch.mask, wanted, mask_padding=True)
-            decoded = {
-                modality: decode_batch(model, features, batch.mask, modality, options, language_model)
-                for modality, features in encoded.items()
-            }
-        for modality, rows in decoded.items():
-            for id, text, tokens in zip(batch.ids, batch.texts, rows, strict=True):
-                assert text is not None
+        clips = zip(batch.ids, batch.texts, _decoded(decode, batch, wanted), strict=True)
+        for id, text, (decoded, reduction) in clips:
+            assert text is not None
+            for modality, tokens in decoded.items():
                 records[modality, id] = _record(id, modality, text, tokens, tokenizer)
+            if reduction != AS_ASKED:
+                reduced[id] = str(reduction)
         if on_batch:
             on_batch(len(batch.ids))
     results = tuple(_result(modality, utterances, records) for modality in modalities)
-    return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started)
+    return Report(results, options, condition, tokenizer.normaliser.name, time.monotonic() - started, reduced)
+
+
+def _decoded(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) -> list[DecodedClip]:
+    """What is said in a batch. Raises `CorpusError` if memory does not suffice."""
+    try:
+        return decode(batch, modalities)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+    frames, id = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
+    raise CorpusError(
+        f"the memory does not suffice to decode '{id}' ({frames} frames), even in parts and with a small beam: "
+        "take another --device or a smaller model"
+    )
 
 
 def compare(first: Sequence[Record], second: Sequence[Record]) -> Comparison | None:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from seehear.checkpoint import CARD_FILE, CONFIG_FILE, ENCODER_ALONE, WEIGHTS_FILE, load_folder
 from seehear.data.faces import FaceDetector
-from seehear.decoding.decode import precision, weights_type
+from seehear.decoding.decode import precision, search_on, weights_type
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
+from seehear.decoding.shortage import ran_out, release
 from seehear.devices import choose_precision, find_device
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
@@ -35,7 +36,7 @@ from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
 from seehear.transcribing.batches import Input, Transcriber, streams
 from seehear.transcribing.recognition import OnWindow, Recognition, Recording
-from seehear.transcribing.speaker import speaking
+from seehear.transcribing.speaker import moving_most, speaking
 from seehear.transcript import Transcript
 
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -73,6 +74,7 @@ class Recognizer:
         dtype: DType = "auto",
         *,
         isolated: bool = True,
+        search_device: str | None = None,
     ) -> None:
         """`model` and `tokenizer` are those of `seehear.checkpoint.load_folder`; an encoder alone can only `extract`.
 
@@ -82,9 +84,14 @@ class Recognizer:
         `dtype` is what the model computes with. "auto" is float32 on a CPU and half precision on NVIDIA GPUs, which is
         faster and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
+        `search_device` is where decoder and heads run, by default where the encoder does, but the CPU beside MPS.
         """
         device = next(model.parameters()).device
-        if device.type == "cpu":
+        devices = {device.type}
+        if isinstance(model, USR):
+            model = search_on(model, None if search_device is None else find_device(search_device))
+            devices.add(model.search_device.type)
+        if "cpu" in devices:
             memory.bound()
         self.model = model
         self.tokenizer = tokenizer
@@ -246,10 +253,13 @@ class Recognizer:
             try:
                 mouths = [speaking(piece, transcriber)]
             except (MemoryError, RuntimeError) as error:
-                if recording is None:
+                if recording is None or not ran_out(error):
                     raise
-                recording.fail(error)
-                return
+                when = piece.window.start / FRAME_RATE
+                recording.assembly.note(
+                    f"memory did not suffice at {when:.1f} s to find who speaks: it is whose lips move most"
+                )
+                mouths = [moving_most(piece)]
         for mouth in mouths:
             yield mouth, Input(piece.modality, frames, piece.audio, None if mouth is None else mouth.frames)
 
@@ -276,14 +286,28 @@ class Recognizer:
         """The encoder's features of the file `media`, taken as a whole, for other tasks.
 
         `layers` are blocks of the encoder whose outputs are wanted as well, 1 for the first; the other arguments and
-        the errors are those of `transcribe`, and `ModelError` for a block that there is not.
+        the errors are those of `transcribe`, and `ModelError` for a block that there is not. Raises `MediaError` too
+        if memory does not suffice: features of parts would be others.
         """
         count = len(self.model.encoder.layers)
         for layer in layers:
             if not 1 <= layer <= count:
                 raise ModelError(f"the encoder has the layers 1 to {count}, and no layer {layer}")
+        try:
+            return self._encode(Path(media), modality, layers, detector)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+        release()
+        advice = "cut it, or take another --device or a smaller model"
+        raise MediaError(f"{media}: the memory does not suffice to encode it in one piece: {advice}")
+
+    def _encode(
+        self, path: Path, modality: ModalityName, layers: Sequence[int], detector: FaceDetector | DetectorName
+    ) -> Features:
+        """What `extract` returns."""
         device = next(self.model.parameters()).device
-        given, warnings = self._whole(Path(media), modality, detector)
+        given, warnings = self._whole(path, modality, detector)
         with precision(device, self.dtype):
             entering, mask = streams(self.model, [given], (given.modality,))
         kept: dict[int, Tensor] = {}
@@ -342,6 +366,7 @@ def load(
     dtype: DType = "auto",
     half: bool = False,
     isolated: bool = True,
+    search_device: str | None = None,
 ) -> Recognizer:
     """The recogniser of a model folder, or of ORGANISATION/NAME on the Hugging Face hub, which is downloaded once.
 
@@ -356,7 +381,7 @@ def load(
     asked = None
     if language_model and tokenizer:
         asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces)
-    return Recognizer(network, tokenizer, face_model, asked, numbers, isolated=isolated)
+    return Recognizer(network, tokenizer, face_model, asked, numbers, isolated=isolated, search_device=search_device)
 
 
 def find_model_folder(model: str | Path) -> Path:

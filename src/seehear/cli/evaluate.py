@@ -1,6 +1,7 @@
 """`seehear evaluate`: error rates of a model on a prepared corpus."""
 
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def evaluate(  # long because its options are
         Path | None, typer.Option(help="Results of another model on the same utterances, to test the difference.")
     ] = None,
     device: options.DeviceOption = "auto",
+    search_device: options.SearchDeviceOption = None,
     dtype: options.DTypeOption = "auto",
     half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
@@ -100,7 +102,9 @@ def evaluate(  # long because its options are
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
     options.tell_device(device, place, precision)
-    report = measure(network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, numbers)
+    report = measure(
+        network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, numbers, search_device
+    )
     about = {"model": model, "corpus": str(corpus), "split": split, "dtype": numbers} | (
         {"language_model": str(lm)} if lm else {}
     )
@@ -110,6 +114,8 @@ def evaluate(  # long because its options are
     console = Console()
     console.print(f"{corpus}, {split}: {condition}; {describe_decoding(decoding)}; normaliser {report.normaliser}")
     console.print(error_table(report))
+    if report.reduced:
+        console.print(describe_reduced(report))
     if compare:
         console.print(f"WER, this model minus {compare}; p by paired bootstrap")
         console.print(
@@ -128,6 +134,7 @@ def measure(
     condition: "Condition",
     language_model: "LanguageModel | None",
     dtype: DType,
+    search_device: str | None = None,
 ) -> "Report":
     """Evaluate, with a progress bar on standard error."""
     from rich.console import Console
@@ -148,6 +155,7 @@ def measure(
             condition=condition,
             language_model=language_model,
             dtype=dtype,
+            search_device=search_device,
             on_batch=lambda clips: progress.advance(task, clips),
         )
 
@@ -241,6 +249,14 @@ def count_clips(result: "Result") -> str:
     """How many clips were measured; if some lack sound or picture, of how many."""
     measured = len(result.records)
     return f"{measured} of {measured + result.lacking}" if result.lacking else str(measured)
+
+
+def describe_reduced(report: "Report") -> str:
+    """How many clips were decoded otherwise than asked for, as memory did not suffice."""
+    counts = Counter(report.reduced.values())
+    ways = ", ".join(f"{count} {way}" for way, count in counts.most_common())
+    clips = len({record.id for record in report.records})
+    return f"memory did not suffice for {len(report.reduced)} of {clips} clips, which these figures hold: {ways}"
 
 
 def comparison_table(

@@ -24,6 +24,14 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A model folder, or ORGANISATION/NAME of one on the Hugging Face hub.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps; auto: CUDA, else MPS, else CPU.")]
+SearchDeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--search-device",
+        "--search_device",
+        help="Device of decoder and CTC heads, as cpu; by default that of the encoder, or the CPU beside mps.",
+    ),
+]
 DTypeOption = Annotated[
     DType,
     typer.Option(

@@ -71,6 +71,7 @@ def transcribe(
     ] = NO_SPEECH,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows recognised at once.")] = 8,
     device: options.DeviceOption = "auto",
+    search_device: options.SearchDeviceOption = None,
     dtype: options.DTypeOption = "auto",
     half: options.HalfOption = False,
     threads: options.ThreadsOption = None,
@@ -103,7 +104,15 @@ def transcribe(
     if folder:
         require_writable(folder)
     place, precision = options.choose_device(device, dtype)
-    recognizer = load(model, place, face_model=face_model, language_model=lm, dtype=precision.numbers, half=half)
+    recognizer = load(
+        model,
+        place,
+        face_model=face_model,
+        language_model=lm,
+        dtype=precision.numbers,
+        half=half,
+        search_device=search_device,
+    )
     options.tell_device(device, place, precision)
     names = output_names(files)
     named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first

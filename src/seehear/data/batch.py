@@ -87,6 +87,27 @@ class Batch:
         changed: dict[str, Any] = {name: change(value) for name, value in values if isinstance(value, Tensor)}
         return replace(self, **changed)
 
+    def cut(self, spans: Sequence[tuple[int, int, int]]) -> "Batch":
+        """Parts of clips, each a row with its first frame and the one after its last; without what is for training."""
+        frames = [end - start for _, start, end in spans]
+        longest = max(frames)
+
+        def padded(whole: Tensor | None, per_frame: int) -> Tensor | None:
+            if whole is None:
+                return None
+            parts = whole.new_zeros(len(spans), longest * per_frame, *whole.shape[2:])
+            for part, (row, start, end) in zip(parts, spans, strict=True):
+                part[: (end - start) * per_frame] = whole[row, start * per_frame : end * per_frame]
+            return parts
+
+        return Batch(
+            ids=tuple(self.ids[row] for row, _, _ in spans),
+            video=padded(self.video, 1),
+            audio=padded(self.audio, SAMPLES_PER_FRAME),
+            lengths=self.lengths.new_tensor(frames),
+            texts=tuple(self.texts[row] for row, _, _ in spans) if self.texts else (),
+        )
+
     def student_view(self) -> tuple[Tensor | None, Tensor | None]:
         """Video (B, T, 88, 88) and audio (B, S) as the student gets them: noisy, and masked with zeros."""
         video, audio = self.video, self.audio

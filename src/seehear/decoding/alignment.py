@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,28 @@ def align(log_probs: Tensor, mask: Tensor, tokens: Sequence[Sequence[int]]) -> l
         else:
             times.append(_spread(len(ids), frames[clip]))
     return times
+
+
+def align_words(
+    log_probs: Tensor, mask: Tensor, words: Sequence[Sequence[Sequence[int]]]
+) -> list[list[tuple[int, int, float]]]:
+    """First frame, the one after the last, and probability of each of the `words`, lists of tokens, of B clips.
+
+    `log_probs` and `mask` are those of `align`; the probability is the geometric mean over a word's tokens.
+    """
+    found = align(log_probs, mask, [[token for word in said for token in word] for said in words])
+    return [_by_word(said, times) for said, times in zip(words, found, strict=True)]
+
+
+def _by_word(words: Sequence[Sequence[int]], times: Sequence[TokenTime]) -> list[tuple[int, int, float]]:
+    """Start, end and probability of words whose tokens have these times."""
+    spans, first = [], 0
+    for word in words:
+        of_word = times[first : first + len(word)]
+        score = float(np.mean([time.log_prob for time in of_word]))
+        spans.append((of_word[0].start, of_word[-1].end, float(np.exp(score))))
+        first += len(word)
+    return spans
 
 
 def _most_probable_path(log_probs: Tensor, mask: Tensor, states: Tensor, last: Tensor) -> tuple[Tensor, list[bool]]:

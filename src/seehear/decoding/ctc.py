@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seehear.decoding.hypothesis import Hypothesis, best_first
@@ -44,6 +45,22 @@ def ctc_greedy(logits: Tensor, mask: Tensor) -> GreedyCTC:
     places = torch.where(kept, kept.cumsum(1) - 1, longest)  # a last column takes what is dropped
     tokens = frame_ids.new_zeros(len(frame_ids), longest + 1).scatter_(1, places, frame_ids)[:, :longest]
     return GreedyCTC(frame_ids, best_log_probs.masked_fill(~mask, 0.0), tokens, lengths)
+
+
+def ctc_negative_log_probs(
+    log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor, *, zero_infinity: bool = False
+) -> Tensor:
+    """(B,) −log P of `tokens` (B, U), of which `token_lengths` (B,) count, on `lengths` (B,) frames of (B, T, V).
+
+    What is impossible has ∞, or 0 with `zero_infinity`. The CPU computes it where the device is MPS, for which PyTorch
+    had no kernel until lately.
+    """
+    device = log_probs.device
+    if device.type == "mps":
+        log_probs, lengths, tokens, token_lengths = (x.cpu() for x in (log_probs, lengths, tokens, token_lengths))
+    by_frame = log_probs.transpose(0, 1)
+    losses = F.ctc_loss(by_frame, tokens, lengths, token_lengths, BLANK, reduction="none", zero_infinity=zero_infinity)
+    return losses.to(device)
 
 
 def ctc_beam(log_probs: Tensor, beam_size: int) -> list[Hypothesis]:

@@ -34,6 +34,16 @@ def weights_type(numbers: Numbers, *, half: bool) -> torch.dtype | None:
     return None
 
 
+def search_on(model: USR, device: torch.device | None = None) -> USR:
+    """The model as searches want it: its decoder and heads on `device`.
+
+    None: on the device of the encoder, or on the CPU beside an encoder on MPS: each step of a search is small, and a
+    kernel there starts slowly.
+    """
+    encoder = next(model.parameters()).device
+    return model.with_search_on(device or (torch.device("cpu") if encoder.type == "mps" else encoder))
+
+
 def decode_batch(
     model: USR,
     features: Tensor,
@@ -42,7 +52,7 @@ def decode_batch(
     options: DecodingOptions,
     language_model: LanguageModel | None = None,
 ) -> list[list[int]]:
-    """Token ids without specials of each clip, from features (B, T, D) with mask (B, T)."""
+    """Token ids without specials of each clip, from features (B, T, D) with mask (B, T), see `USR.to_search`."""
     if not len(features):
         return []
     return without_specials(_decode(model, features, mask, modality, options, language_model), model.eos)

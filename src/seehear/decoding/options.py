@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from numbers import Integral
 from typing import Literal
@@ -91,6 +91,12 @@ class DecodingOptions:
     def asks_language_model(self) -> bool:
         """Whether a language model has a say."""
         return "language_weight" in OPTIONS_OF[self.method] and self.language_weight > 0
+
+    def with_smaller_beam(self) -> "DecodingOptions | None":
+        """The same with half as many hypotheses; None if there is but one, or the method has no beam."""
+        if "beam_size" not in OPTIONS_OF[self.method] or self.beam_size == 1:
+            return None
+        return replace(self, beam_size=self.beam_size // 2)
 
     def require_language_model_asked(self) -> None:
         """Raise `ConfigError` if a language model that a user names would have no say."""

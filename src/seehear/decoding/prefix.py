@@ -19,6 +19,7 @@ prefix is possible.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seehear.decoding.ctc import BLANK
@@ -53,7 +54,9 @@ class PrefixScorer:
 
     def first(self) -> PrefixState:
         """The empty prefix of each clip."""
-        blank = _cumulative(self.emissions[:, BLANK])[:, None].to(self.emissions.dtype)
+        silence = self.emissions[:, BLANK]
+        sums = _cumulative(silence) if silence.device.type == "cpu" else _cumulative_by_doubling(silence)
+        blank = sums[:, None].to(silence.dtype)
         return PrefixState(torch.full_like(blank, -torch.inf), blank, blank.new_zeros(blank.shape[:2]))
 
     def scores(self, state: PrefixState, last: Tensor, candidates: Tensor, eos: int) -> Tensor:
@@ -100,15 +103,49 @@ def _logsumexp(x: Tensor) -> Tensor:
 
 
 def _recurrence(entering: Tensor, emissions: Tensor) -> Tensor:
-    """x (…, T + 1) with x_0 = −∞ and x_t = (x_{t−1} ⊕ entering_{t−1}) + emissions_t; emissions (…, T).
+    """x (…, T + 1) with x_0 = −∞ and x_t = (x_{t−1} ⊕ entering_{t−1}) + emissions_t; emissions (…, T)."""
+    solve = _by_differences if entering.device.type == "cpu" else _by_doubling
+    return F.pad(solve(entering[..., :-1], emissions), (1, 0), value=-torch.inf)
+
+
+def _by_differences(entering: Tensor, emissions: Tensor) -> Tensor:
+    """x_1 … x_T of `_recurrence`, for all frames at once: E_t + ⊕_{s≤t} (entering_{s−1} − E_{s−1}).
 
     In double precision: E may be a thousand times larger than what is left of it.
     """
     sums = _cumulative(emissions)
-    total = torch.logcumsumexp(entering[..., :-1].double() - sums[..., :-1], -1) + sums[..., 1:]
-    return torch.nn.functional.pad(total.to(entering.dtype), (1, 0), value=-torch.inf)
+    total = torch.logcumsumexp(entering.double() - sums[..., :-1], -1) + sums[..., 1:]
+    return total.to(entering.dtype)
+
+
+def _by_doubling(entering: Tensor, emissions: Tensor) -> Tensor:
+    """The same, by ⌈log₂ T⌉ steps over the frames, each of which reaches twice as far back as the one before.
+
+    Nothing is subtracted, so float32 is enough: an error is some units in the last place of the result. For devices
+    other than the CPU, of which some have no double precision (MPS).
+    """
+    total, sums, reach = entering + emissions, emissions.expand_as(entering), 1  # over the last `reach` frames
+    while reach < total.shape[-1]:
+        total = torch.logaddexp(total, _later(total, reach, -torch.inf) + sums)
+        sums = sums + _later(sums, reach, 0.0)
+        reach *= 2
+    return total
 
 
 def _cumulative(emissions: Tensor) -> Tensor:
     """E (…, T + 1) with E_0 = 0, in double precision."""
-    return torch.nn.functional.pad(emissions.double().cumsum(-1), (1, 0))
+    return F.pad(emissions.double().cumsum(-1), (1, 0))
+
+
+def _cumulative_by_doubling(emissions: Tensor) -> Tensor:
+    """The same in float32, by sums as in `_by_doubling`: one after another, T roundings would add up."""
+    sums, reach = emissions, 1
+    while reach < sums.shape[-1]:
+        sums = sums + _later(sums, reach, 0.0)
+        reach *= 2
+    return F.pad(sums, (1, 0))
+
+
+def _later(x: Tensor, frames: int, before: float) -> Tensor:
+    """`x` (…, T) delayed by so many frames; `before` its start."""
+    return F.pad(x, (frames, 0), value=before)[..., :-frames]

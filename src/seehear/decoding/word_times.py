@@ -47,14 +47,16 @@ def time_words(
 ) -> list[list[WordTime]]:
     """The times of the `words`, lists of tokens, of B clips, of which `streams` (B, T, D) enter the encoder.
 
-    All streams tell when a word is said; how sure the decoder is of it, that of `modality`, which was decoded.
+    All streams tell when a word is said; how sure the decoder is of it, that of `modality`, which was decoded. Where
+    decoder and encoder are on different devices, gradients pass from the one to the other; streams and mask lie with
+    the encoder.
     """
     if not any(words):
         return [[] for _ in words]
     rows = [[token for word in said for token in word] for said in words]
     with torch.no_grad():
         features = model.contextualise({modality: streams[modality]}, mask)[modality]
-        log_probs = decoder_log_probs(model, rows, features, mask, modality).cpu()
+        log_probs = decoder_log_probs(model, rows, *model.to_search(features, mask), modality).cpu()
     weights = torch.stack([_weights(model, streams, mask, words, strength) for strength in STRENGTHS]).mean(0)
     placed = _place(weights.cpu(), mask.cpu(), [len(said) for said in words])
     return [
@@ -87,7 +89,8 @@ def _weights(
     inputs = {modality: (strength * stream.detach()).requires_grad_(True) for modality, stream in streams.items()}
     rows = [[token for word in said for token in word] for said in words]
     features = model.contextualise(inputs, mask)
-    log_probs = torch.stack([decoder_log_probs(model, rows, features[m], mask, m) for m in inputs])  # (M, B, U + 1)
+    by_modality = [decoder_log_probs(model, rows, *model.to_search(features[m], mask), m) for m in inputs]
+    log_probs = torch.stack(by_modality)  # (M, B, U + 1)
     most = max(map(len, words), default=0)
     weights = torch.zeros(len(mask), most, mask.shape[1], device=mask.device)
     spans = [_spans(said) for said in words]

@@ -4,7 +4,6 @@ B rows, T frames, U tokens, D width. Masks are True on what is real.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -137,7 +136,8 @@ class DecoderCache:
 
     def select(self, rows: Tensor, clips: Tensor | None = None) -> None:
         """Go on with `rows` of tokens (any order, repeated if wanted) on `clips`; None leaves the clips as they are."""
-        self.tokens = [layer.select(rows) for layer in self.tokens]
+        for place, layer in enumerate(self.tokens):  # one by one: there is never a second copy of all
+            self.tokens[place] = layer.select(rows)
         if clips is not None and self.mask is not None:
             self.clips = [layer.select(clips) for layer in self.clips]
             self.mask = self.mask[clips]
@@ -203,15 +203,15 @@ class Decoder(nn.Module):
         cache = DecoderCache() if cache is None else cache
         if cache.mask is None:
             source = self.source(features)
-            clips: list[KeysValues] = [layer.cross_attention.keys_values(source) for layer in self.layers]  # type: ignore[union-attr, operator]
-            cache.clips = clips if once else [layer.contiguous() for layer in clips]
+            for layer in self.layers:
+                clips: KeysValues = layer.cross_attention.keys_values(source)  # type: ignore[union-attr, operator]
+                cache.clips.append(clips if once else clips.contiguous())
             cache.mask = mask
         x = self._embed(tokens, cache.num_tokens)
-        remembered: Sequence[KeysValues | None] = cache.tokens or [None] * len(self.layers)
-        cache.tokens = []
-        for layer, past, encoded in zip(self.layers, remembered, cache.clips, strict=True):
+        for place, (layer, encoded) in enumerate(zip(self.layers, cache.clips, strict=True)):
+            past = cache.tokens[place] if cache.num_tokens else None
             x, seen = _run(layer, self.recompute, x, past, encoded, cache.mask)
-            cache.tokens.append(seen)
+            cache.tokens[place : place + 1] = [seen]
         cache.num_tokens += tokens.shape[1]
         return self.norm(x)  # type: ignore[no-any-return]
 

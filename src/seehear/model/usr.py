@@ -18,6 +18,7 @@ B clips, T video frames (25 a second), S = 640·T samples (16 kHz), U tokens, V 
 of CTC; token V−1 begins and ends a sentence. Masks are True on what is real, False on padding.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,6 +30,9 @@ from seehear.model.attention import RelativeAttention
 from seehear.model.frontends import AudioFrontend, VideoFrontend, gabor_filters
 from seehear.model.transformer import Decoder, DecoderCache, Encoder
 from seehear.model.weights import Linear
+
+SEARCH_PARTS = ("ctc_heads", "decoder", "output_heads")
+"""The parts of a model that a search runs; the others make features."""
 
 
 class SpeechEncoder(nn.Module):
@@ -129,6 +133,29 @@ class USR(SpeechEncoder):
     def sos(self) -> int:
         """The token that begins a sentence: the same as ends it."""
         return self.eos
+
+    @property
+    def search_device(self) -> torch.device:
+        """The device of the decoder and all heads; that of the encoder but for `with_search_on`."""
+        return self.decoder.embedding.weight.device
+
+    def with_search_on(self, device: torch.device | str) -> "USR":
+        """This model with its decoder and heads on `device`, where they compute in float32; itself if they are there.
+
+        The encoder is shared, and this model stays as it is. Features and masks go there by `to_search`.
+        """
+        device = torch.empty(0, device=device).device  # with its number
+        if device == self.search_device:
+            return self
+        split = copy.copy(self)
+        split._modules = dict(self._modules)
+        for name in SEARCH_PARTS:
+            split._modules[name] = copy.deepcopy(self.get_submodule(name)).to(device, torch.float32)
+        return split
+
+    def to_search(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T, D) and their mask (B, T) where decoder and heads are; gradients pass."""
+        return features.to(self.search_device), mask.to(self.search_device)
 
     def ctc_logits(self, features: Tensor, modality: Modality) -> Tensor:
         """Encoder features (B, T, D) to (B, T, V)."""

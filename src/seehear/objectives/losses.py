@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seehear.decoding.ctc import ctc_negative_log_probs
+
 
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, weights: Tensor) -> Tensor:
     """Mean over clips of the weighted CTC loss −log P(target | frames).
@@ -19,10 +21,8 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: T
 
     A target that does not fit its frames (infinite loss) costs nothing; an empty one asks for blanks alone.
     """
-    log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
-    losses = F.ctc_loss(
-        log_probs, targets, lengths, target_lengths, blank=0, reduction="none", zero_infinity=True
-    )  # (B,)
+    log_probs = logits.float().log_softmax(-1)
+    losses = ctc_negative_log_probs(log_probs, lengths, targets, target_lengths, zero_infinity=True)
     return (losses * weights).mean()
 
 

@@ -139,7 +139,8 @@ class World:
         """The mean over processes of each number; all give the same names."""
         if self.size == 1:
             return dict(numbers)
-        values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
+        exact = torch.float64 if self.device.type == "cpu" else torch.float32  # which not every device doubles
+        values = torch.tensor(list(numbers.values()), dtype=exact, device=self.device)
         with self.failures_told():
             dist.all_reduce(values)
         return dict(zip(numbers, (values / self.size).tolist(), strict=True))

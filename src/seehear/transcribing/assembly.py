@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seehear.decoding.join import PlacedWord, in_order, join
+from seehear.decoding.shortage import AS_ASKED
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Opened, Piece
 from seehear.listening.windows import Window
@@ -64,6 +65,8 @@ class Assembly:
         part = _Part(piece.window, modality, piece.reason, face, heard.avg_logprob, heard.no_speech_prob, words)
         if mouth is not None:
             self._note_mouth(piece, mouth)
+        if heard.reduction != AS_ASKED:
+            self.note(f"memory did not suffice at {start / FRAME_RATE:.1f} s: recognized {heard.reduction}")
         if heard.looped:
             self.note(f"the decoder repeated itself at {start / FRAME_RATE:.1f} s: the text there is CTC's")
         if heard.doubtful:

@@ -5,24 +5,24 @@ inputs of any recordings ─► batches by modality ─► USR ─► decoding �
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from seehear.data.batch import fill
 from seehear.data.transforms import central_crop, normalise_video
-from seehear.decoding.alignment import TokenTime, align
-from seehear.decoding.ctc import BLANK, ctc_greedy
+from seehear.decoding.alignment import align_words
+from seehear.decoding.ctc import BLANK, ctc_greedy, ctc_negative_log_probs
 from seehear.decoding.decode import decode_batch, precision, without_specials
 from seehear.decoding.join import PlacedWord, in_order, join, repeats
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
+from seehear.decoding.shortage import AS_ASKED, OVERLAP_FRAMES, Reduction, halves, within_memory
 from seehear.decoding.token_scores import decoder_log_probs
 from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
@@ -31,16 +31,13 @@ from seehear.tokenizer import Tokenizer
 from seehear.transcribing import memory
 
 BATCH_FRAMES = {"cpu": 600, "cuda": 9600}
-"""Frames of a batch, padding counted: on a CPU one window of 24 s, so that no batch needs much more than another."""
+"""Frames of a batch, padding counted: on a CPU one window of 24 s, so that no batch needs much more than another. The
+less of the encoder's device and the search's."""
 PAUSE = {Modality.AUDIO: 40, Modality.VIDEO: 50, Modality.AUDIOVISUAL: 40}
 """Frames without a token from which on CTC is held to have found a pause: in one GRID command there are up to 28, with
 lips alone 49; between two of them, with pauses of a second, 34 to 128 (RESULTS.md)."""
 BLANK_IS_SURE = math.log(0.9)
 """Log-probability of the blank below which a frame says something."""
-LEAST_SPLIT = 100
-"""Frames of a window that is split, where memory does not suffice for it."""
-OVERLAP = 40
-"""Frames by which the two parts overlap."""
 
 
 class Input(NamedTuple):
@@ -73,6 +70,8 @@ class Heard(NamedTuple):
     """Frames amid long stretches in which CTC finds nothing said, between others in which it does."""
     doubtful: str = ""
     """A text that is not believed."""
+    reduction: Reduction = AS_ASKED
+    """What was done where memory did not suffice."""
 
     @property
     def no_speech_prob(self) -> float:
@@ -104,28 +103,11 @@ class Transcriber:
         for modality in Modality:
             chosen = [number for number, given in enumerate(inputs) if given.modality is modality]
             chosen.sort(key=lambda number: inputs[number].frames)
-            for group in fill([inputs[number].frames for number in chosen], BATCH_FRAMES.get(self._device.type, 600)):
+            for group in fill([inputs[number].frames for number in chosen], self._batch_frames):
                 numbers = [chosen[position] for position in group]
-                heard |= dict(zip(numbers, self._try([inputs[n] for n in numbers], modality), strict=True))
+                found = within_memory(_Windows(self, modality), [inputs[n] for n in numbers], self.options)
+                heard |= {n: text._replace(reduction=how) for n, (text, how) in zip(numbers, found, strict=True)}
         return [heard[number] for number in range(len(inputs))]
-
-    def _try(self, inputs: list[Input], modality: Modality) -> list[Heard]:
-        """A batch; if memory does not suffice, its halves, and the halves of a window."""
-        try:
-            return self._transcribe(inputs, modality)
-        except (MemoryError, RuntimeError) as error:
-            if not memory.ran_out(error) or (len(inputs) == 1 and inputs[0].frames < LEAST_SPLIT):
-                raise
-        finally:
-            memory.give_back()
-        if len(inputs) > 1:
-            half = len(inputs) // 2
-            return self._try(inputs[:half], modality) + self._try(inputs[half:], modality)
-        (given,) = inputs
-        middle = given.frames // 2
-        first, last = part(given, 0, middle + OVERLAP // 2), part(given, middle - OVERLAP // 2, given.frames)
-        left, right = (self._try([half], modality)[0] for half in (first, last))
-        return [self._joined(left, right, middle - OVERLAP // 2, OVERLAP)]
 
     def _joined(self, left: Heard, right: Heard, offset: int, overlap: int) -> Heard:
         """What two parts of a window say, of which the second begins at frame `offset`.
@@ -159,18 +141,18 @@ class Transcriber:
         heard_by = tuple(Modality) if self.word_times and modality is Modality.AUDIOVISUAL else (modality,)
         with self.precision():
             streams, mask = self.streams(inputs, heard_by)
-            features = self.model.contextualise({modality: streams[modality]}, mask)[modality]
-            rows = decode_batch(self.model, features, mask, modality, self.options, self.language_model)
+            features, real = self._encode(streams, mask, modality)
+            rows = decode_batch(self.model, features, real, modality, self.options, self.language_model)
             logits = self.model.ctc_logits(features, modality)
-            by_ctc = without_specials(ctc_greedy(logits, mask).to_lists(), self.model.eos)
+            by_ctc = without_specials(ctc_greedy(logits, real).to_lists(), self.model.eos)
             looped = [repeats(row) and not repeats(other) for row, other in zip(rows, by_ctc, strict=True)]
             rows = [other if loop else row for row, other, loop in zip(rows, by_ctc, looped, strict=True)]
-            scores = self.mean_log_probs(rows, features, mask, modality)
+            scores = self.mean_log_probs(rows, features, real, modality)
             log_probs = logits.float().log_softmax(-1)
-            evidence = _evidence(log_probs, mask, rows)
-        words = self._place_words(rows, streams, log_probs, mask, modality)
+            evidence = _evidence(log_probs, real, rows)
+        words = self._place_words(rows, streams, mask, log_probs, real, modality)
         texts = map(self.tokenizer.decode, rows)
-        pauses = _pauses(log_probs[..., BLANK].masked_fill(~mask, 0.0), PAUSE[modality])
+        pauses = _pauses(log_probs[..., BLANK].masked_fill(~real, 0.0), PAUSE[modality])
         frames = [given.frames for given in inputs]
         found = zip(frames, map(tuple, rows), texts, words, scores, evidence, looped, pauses, strict=True)
         return [Heard(*facts) for facts in found]
@@ -180,19 +162,21 @@ class Transcriber:
         """The tokens of each of `inputs`, of one modality, by greedy attention: quickly."""
         modality = inputs[0].modality
         with self.precision():
-            streams, mask = self.streams(inputs, (modality,))
-            features = self.model.contextualise(streams, mask)[modality]
+            features, real = self._encode(*self.streams(inputs, (modality,)), modality)
             options = replace(self.options, method=DecodingMethod.ATTENTION)
-            return decode_batch(self.model, features, mask, modality, options)
+            return decode_batch(self.model, features, real, modality, options)
 
     @torch.no_grad()
     def score(self, rows: Sequence[Sequence[int]], inputs: Sequence[Input]) -> list[float]:
         """The mean log-probability of each row of tokens in one of `inputs`, of one modality, under the decoder."""
         modality = inputs[0].modality
         with self.precision():
-            streams, mask = self.streams(inputs, (modality,))
-            features = self.model.contextualise(streams, mask)[modality]
-            return self.mean_log_probs(rows, features, mask, modality)
+            features, real = self._encode(*self.streams(inputs, (modality,)), modality)
+            return self.mean_log_probs(rows, features, real, modality)
+
+    def _encode(self, streams: Mapping[Modality, Tensor], mask: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
+        """Features (B, T, D) of one of `streams` and their mask (B, T), both where the search runs."""
+        return self.model.to_search(self.model.contextualise({modality: streams[modality]}, mask)[modality], mask)
 
     def precision(self) -> torch.autocast:
         """The context in which the model computes."""
@@ -200,7 +184,12 @@ class Transcriber:
 
     @property
     def _device(self) -> torch.device:
+        """That of the encoder."""
         return next(self.model.parameters()).device
+
+    @property
+    def _batch_frames(self) -> int:
+        return min(BATCH_FRAMES.get(device.type, 600) for device in (self._device, self.model.search_device))
 
     def streams(self, inputs: Sequence[Input], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """What enters the encoder, (B, T, D) by modality, and its mask (B, T)."""
@@ -218,20 +207,23 @@ class Transcriber:
     def _place_words(
         self,
         rows: Sequence[Sequence[int]],
-        streams: dict[Modality, Tensor],
-        log_probs: Tensor,
+        streams: Mapping[Modality, Tensor],
         mask: Tensor,
+        log_probs: Tensor,
+        real: Tensor,
         modality: Modality,
     ) -> list[tuple[PlacedWord, ...]]:
-        """The words of each row of tokens, and where in the window they are said."""
+        """The words of each row of tokens, and where in the window they are said.
+
+        `streams` with `mask` are the encoder's input, `log_probs` with `real` those of CTC, where the search runs.
+        """
         words = [[word for word in self.tokenizer.words(row) if self.tokenizer.decode(word)] for row in rows]
         if self.word_times:
             with self.precision():
                 times = time_words(self.model, streams, mask, words, modality)
             spans = [[(time.start, time.end, time.probability) for time in of_clip] for of_clip in times]
         else:
-            found = align(log_probs, mask, [[token for word in said for token in word] for said in words])
-            spans = [_by_word(said, times) for said, times in zip(words, found, strict=True)]
+            spans = align_words(log_probs, real, words)
         return [
             tuple(PlacedWord(word, self.tokenizer.decode(word), *span) for word, span in zip(said, placed, strict=True))
             for said, placed in zip(words, spans, strict=True)
@@ -261,6 +253,30 @@ def streams(
     return model.streams(video, audio, mask, modalities, mask_padding=True), mask
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Windows of one modality, to be transcribed within memory."""
+
+    transcriber: Transcriber
+    modality: Modality
+
+    def decode(self, items: Sequence[Input], options: DecodingOptions) -> list[Heard]:
+        """What is said in each."""
+        try:
+            return replace(self.transcriber, options=options)._transcribe(list(items), self.modality)
+        finally:
+            memory.give_back()
+
+    def halves(self, item: Input) -> tuple[Input, Input] | None:
+        """Two overlapping parts of a window."""
+        bounds = halves(item.frames)
+        return None if bounds is None else (part(item, *bounds[0]), part(item, *bounds[1]))
+
+    def join(self, item: Input, left: Heard, right: Heard) -> Heard:
+        """What two parts of a window say."""
+        return self.transcriber._joined(left, right, item.frames - right.frames, OVERLAP_FRAMES)
+
+
 def _evidence(log_probs: Tensor, mask: Tensor, rows: Sequence[Sequence[int]]) -> list[float]:
     """The log-probability of each row of tokens under CTC, minus that of saying nothing."""
     lengths = mask.sum(1)
@@ -268,7 +284,7 @@ def _evidence(log_probs: Tensor, mask: Tensor, rows: Sequence[Sequence[int]]) ->
     tokens = torch.zeros(len(rows), max(1, int(counts.max())), dtype=torch.long, device=mask.device)
     for target, row in zip(tokens, rows, strict=True):
         target[: len(row)] = torch.tensor(row, dtype=torch.long)
-    said = -F.ctc_loss(log_probs.transpose(0, 1), tokens, lengths, counts, BLANK, reduction="none")
+    said = -ctc_negative_log_probs(log_probs, lengths, tokens, counts)
     silent = log_probs[..., BLANK].masked_fill(~mask, 0.0).sum(1)
     odds = torch.where(counts > 0, said - silent, 0.0)
     return [max(value, -1e6) for value in odds.tolist()]
@@ -282,14 +298,3 @@ def _pauses(blank: Tensor, shortest: int) -> list[tuple[int, ...]]:
         gaps = ((one, other) for one, other in itertools.pairwise(said) if other - one > shortest)
         found.append(tuple((one + other) // 2 for one, other in gaps))
     return found
-
-
-def _by_word(words: Sequence[Sequence[int]], times: Sequence[TokenTime]) -> list[tuple[int, int, float]]:
-    """Start, end and probability of words whose tokens have these times."""
-    spans, first = [], 0
-    for word in words:
-        of_word = times[first : first + len(word)]
-        score = float(np.mean([time.log_prob for time in of_word]))
-        spans.append((of_word[0].start, of_word[-1].end, float(np.exp(score))))
-        first += len(word)
-    return spans

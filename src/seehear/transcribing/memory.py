@@ -28,9 +28,3 @@ def give_back() -> None:
     """Have the C library return what it holds for tensors of sizes that may not come again."""
     with suppress(OSError, AttributeError):  # only glibc can
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether memory is what is wrong: PyTorch says it by its own error on a GPU, by a `RuntimeError` on a CPU."""
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from seehear.decoding.shortage import ran_out
 from seehear.errors import MediaError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.stream import Piece
-from seehear.transcribing import memory
 from seehear.transcribing.assembly import Assembly
 from seehear.transcribing.batches import Heard, Input, Transcriber, part
 from seehear.transcribing.choice import Believed, choose_streams, silence_doubtful
@@ -42,9 +42,10 @@ class Recording:
 
     def fail(self, error: Exception) -> None:
         """It cannot be recognised. Only for want of memory: other errors are raised again."""
-        if not memory.ran_out(error):
+        if not ran_out(error):
             raise error
-        self.error = self.error or MediaError(f"{self.path}: the memory does not suffice to recognise it")
+        advice = "give a lower --longest or --batch_size, another device, or a smaller model"
+        self.error = self.error or MediaError(f"{self.path}: the memory does not suffice to recognise it: {advice}")
 
     def result(self) -> Transcript | SeehearError | OSError:
         """The transcript, or what is wrong."""
@@ -108,7 +109,7 @@ class Recognition:
         try:
             return self._believe([item for item in waiting if item.recording.error is None])
         except (MemoryError, RuntimeError) as error:
-            if not memory.ran_out(error):
+            if not ran_out(error):
                 raise
             if len(waiting) == 1:
                 waiting[0].recording.fail(error)

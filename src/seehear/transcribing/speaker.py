@@ -20,4 +20,9 @@ def speaking(piece: Piece, transcriber: Transcriber | None) -> Mouth:
             seen = [Input(Modality.VIDEO, frames, None, mouth.frames) for mouth in piece.mouths]
             scores = [transcriber.score([heard], [lips])[0] for lips in seen]  # one by one: there may be many
             return max(zip(scores, piece.mouths, strict=True), key=lambda scored: scored[0])[1]
+    return moving_most(piece)
+
+
+def moving_most(piece: Piece) -> Mouth:
+    """The mouth that moves most."""
     return max(piece.mouths, key=lambda mouth: mouth.motion)
