@@ -345,7 +345,9 @@ def test_what_is_not_believed_is_told(tokenizer: Tokenizer) -> None:
 
 
 def test_without_sound_who_moves_most_speaks(tokenizer: Tokenizer) -> None:
-    mouths = tuple(Mouth(n, np.zeros((5, 96, 96), np.uint8), motion, ready_report(96)) for n, motion in enumerate((1.0, 3.0, 2.0)))
+    mouths = tuple(
+        Mouth(n, np.zeros((5, 96, 96), np.uint8), motion, ready_report(96)) for n, motion in enumerate((1.0, 3.0, 2.0))
+    )
     piece = Piece(Window(0, 5, 0, 5), V, "", None, mouths)
     assert speaking(piece, Scripted(lambda item: said("", tokenizer))).face == 1
 
