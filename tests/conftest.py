@@ -1,7 +1,9 @@
 """What several tests share: a model folder and a corpus made on the spot, and the material beside the checkout."""
 
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from seehear.card import ModelCard
 from seehear.checkpoint import save_model
+from seehear.cli.main import main
 from seehear.config import SIZES
 from seehear.data.clipfile import MouthClip, write_clip
 from seehear.data.corpus import Corpus, Utterance
@@ -119,3 +122,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [str(index) for index in range(12)]
     Corpus.write(root, utterances, {"labelled": ids[:6], "unlabelled": ids[6:10], "valid": ids[10:]})
     return root
+
+
+Run = subprocess.CompletedProcess[str]
+Prepare = Callable[..., Run]
+
+
+@pytest.fixture
+def prepare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """`seehear prepare` with some arguments, by one worker: in this process, as far as it goes."""
+
+    def run(*arguments: object) -> Run:
+        command = ["seehear", "prepare", *map(str, arguments), *["--workers", "1"] * ("--workers" not in arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Run(command, int(end.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from seehear.cli.main import main
+from conftest import Prepare
 from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.corpus import Corpus
 from seehear.data.validation import validate
@@ -22,24 +22,6 @@ from seehear.preparation.contact_sheet import CONTACT_SHEET
 from seehear.preparation.sources import find_sources
 
 SEEHEAR = str(Path(sys.executable).with_name("seehear"))
-Run = subprocess.CompletedProcess[str]
-
-
-Prepare = Callable[..., Run]
-
-
-@pytest.fixture
-def prepare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Prepare:
-    """`seehear prepare` with some arguments, by one worker: in this process, as far as it goes."""
-
-    def run(*arguments: object) -> Run:
-        command = ["seehear", "prepare", *map(str, arguments), *["--workers", "1"] * ("--workers" not in arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Run(command, int(end.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def make_videos(folder: Path, names: "list[str]", frames: int = 5) -> Path:
@@ -116,7 +98,7 @@ def test_a_folder_becomes_a_corpus(tmp_path: Path, prepare: Prepare) -> None:
     assert "not a media file" in str(rejected["reason"])
     for expected in (
         "rejected broken.mp4: ",
-        "note: transcripts without a video: 1 (nobody)",
+        "note: transcripts without a recording: 1 (nobody)",
         "note: clips without a transcript: 1 (b/e)",
         "note: clips of the split 'test' that are not in the corpus: 1 (broken)",
         "3 clips, 0.0 minutes; rejected: 1",
@@ -283,8 +265,14 @@ def test_two_runs_do_not_share_a_folder(many_videos: Path, tmp_path: Path, prepa
         (["{videos}", "{file}", "--cropped"], "cannot be written"),
         (["{videos}", "{elsewhere}", "--cropped"], "is neither empty nor left by `seehear prepare`"),
         (["{videos}", "{out}", "--cropped", "--landmarks", "{empty}"], "exclude each other"),
-        (["{videos}", "{out}", "--face-model", "/nowhere.task"], "there is no face model /nowhere.task"),
-        (["{videos}", "{out}", "--face-model", "{file}"], "MediaPipe cannot use the face model"),
+        (
+            ["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "/nowhere.task"],
+            "there is no face model /nowhere.task",
+        ),
+        (
+            ["{videos}", "{out}", "--detector", "mediapipe", "--face-model", "{file}"],
+            "MediaPipe cannot use the face model",
+        ),
         (["{videos}", "{out}", "--cropped", "--splits", "{empty}"], "holds no splits"),
     ],
 )

@@ -1,7 +1,7 @@
-"""`seehear prepare`: a folder of videos becomes a corpus."""
+"""`seehear prepare`: a folder of recordings becomes a corpus."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,9 +18,15 @@ SHOWN = 20
 def prepare(
     source: Annotated[
         Path,
-        typer.Argument(exists=True, file_okay=False, help="Folder of videos; those in folders below it count too."),
+        typer.Argument(
+            exists=True, file_okay=False, help="Folder of videos and sound files; those in folders below it count too."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the corpus: new, or left by a run that was interrupted.")],
+    layout: Annotated[
+        Literal["folder", "grid", "librispeech", "lrs2", "lrs3", "usr", "wildvsr"],
+        typer.Option(help="What SOURCE is: any folder, or a corpus as it is published, with its texts and splits."),
+    ] = "folder",
     transcripts: Annotated[
         Path | None,
         typer.Option(
@@ -30,6 +36,17 @@ def prepare(
     splits: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of lists NAME.txt with one id per line."),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of separate sound files, named as the videos."),
+    ] = None,
+    lists: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="For --layout usr: a CSV list, or a folder of them; each is a split."),
+    ] = None,
+    units: Annotated[
+        Path | None, typer.Option(help="For --layout usr: the published list of units, for the texts of the lists.")
     ] = None,
     face_model: Annotated[
         Path | None,
@@ -43,7 +60,11 @@ def prepare(
             help="Folder with ID.npz for each video: ready 'landmarks' (frames, 68 or 478, 2), NaN if missing.",
         ),
     ] = None,
-    cropped: Annotated[bool, typer.Option("--cropped", help="The videos show nothing but aligned mouths.")] = False,
+    detector: Annotated[
+        Literal["auto", "mediapipe", "cropped"],
+        typer.Option(help="How mouths are found; cropped: the videos are aligned mouths; auto: those of 96×96 are."),
+    ] = "auto",
+    cropped: Annotated[bool, typer.Option("--cropped", help="The same as --detector cropped.")] = False,
     detect_every: Annotated[
         int, typer.Option(min=1, help="Look for faces in each n-th frame; between them points are interpolated.")
     ] = 3,
@@ -54,9 +75,10 @@ def prepare(
 ) -> None:
     """Find the mouth in every video of SOURCE and write the corpus OUT.
 
-    An id is a video's path below SOURCE without the suffix. A run that was interrupted goes on where it stopped; videos
-    that are new or have changed are added. Every video that cannot be used is listed with the reason, and the exit
-    status is then 1; OUT holds the others.
+    Sound files become clips with sound alone, silent videos clips with a picture alone; ID.mp4 and ID.wav are one clip.
+    An id is a recording's path below SOURCE without the suffix. A run that was interrupted goes on where it stopped;
+    recordings that are new or have changed are added. Every one that cannot be used is listed with the reason, and the
+    exit status is then 1; OUT holds the others.
     """
     from rich.console import Console
 
@@ -65,28 +87,34 @@ def prepare(
     from seehear.errors import ConfigError
     from seehear.preparation import prepare as preparation
     from seehear.preparation.contact_sheet import write_contact_sheet
-    from seehear.preparation.sources import read_splits
+    from seehear.preparation.layouts import read_layout
+    from seehear.preparation.reading import CropSettings
+    from seehear.preparation.sources import read_splits, with_speakers
     from seehear.preparation.transcripts import read_transcripts
 
-    if landmarks and cropped:
-        raise ConfigError("--landmarks and --cropped exclude each other")
-    settings = preparation.CropSettings(face_model, landmarks, cropped, detect_every, max_gap)
+    detector = "cropped" if cropped else detector
+    if landmarks and detector != "auto":
+        raise ConfigError(f"--landmarks and --{'cropped' if cropped else 'detector'} exclude each other")
     texts = read_transcripts(transcripts) if transcripts else None
-    lists = read_splits(splits) if splits else None
+    named = read_splits(splits) if splits else None
 
     with preparation.claimed(out):
-        plan = preparation.make_plan(source, out, settings)
+        contents = read_layout(layout, source, out, audio=audio, lists=lists, units=units)
+        if contents.cropped and detector == "auto" and not landmarks:
+            detector = "cropped"
+        settings = CropSettings(face_model, landmarks, detector, detect_every, max_gap)
+        plan = preparation.make_plan(contents, out, settings)
         with ClipProgress(total=len(plan.todo), done_before=len(plan.done)) as progress:
             outcome = preparation.carry_out(
                 plan,
                 out,
                 settings,
-                transcripts=texts,
-                splits=lists,
+                transcripts=contents.transcripts if texts is None else with_speakers(texts, contents),
+                splits=contents.splits if named is None else named,
                 workers=workers or available_cores(),
                 on_clip=progress.advance,
             )
-        sheet = write_contact_sheet(outcome.corpus, outcome.prepared) if outcome.prepared else None
+        sheet = write_contact_sheet(outcome.corpus, outcome.prepared)
     console = Console(soft_wrap=True, highlight=False)
     _summarise(console, out, outcome, sheet)
     if outcome.rejected:
@@ -97,7 +125,7 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
     """Print what there is now, what is not, and why."""
     from collections import Counter
 
-    from seehear.modality import FRAME_RATE
+    from seehear.modality import FRAME_RATE, Modality
 
     for clip in outcome.rejected[:SHOWN]:
         console.print(f"rejected {clip.source}: {clip.reason}", markup=False)
@@ -105,9 +133,13 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
         console.print(f"… and {len(outcome.rejected) - SHOWN} more in {out / 'rejected.jsonl'}", markup=False)
     for note in outcome.notes:
         console.print(f"note: {note}", markup=False)
-    warned = Counter(bool(clip.report.warnings) for clip in outcome.prepared)[True]
+    warned = sum(bool(clip.warnings) for clip in outcome.prepared)
     if warned:
-        console.print(f"note: crops with warnings: {warned}, see {out / 'crops.jsonl'}", markup=False)
+        console.print(f"note: clips with warnings: {warned}, see {out / 'crops.jsonl'}", markup=False)
+    streams = Counter(clip.streams for clip in outcome.prepared)
+    for modality, what in {Modality.AUDIO: "sound", Modality.VIDEO: "a picture"}.items():
+        if streams[modality]:
+            console.print(f"note: clips with {what} alone: {streams[modality]}")
     minutes = sum(clip.frames for clip in outcome.prepared) / FRAME_RATE / 60
     console.print(f"{out}: {len(outcome.prepared)} clips, {minutes:.1f} minutes; rejected: {len(outcome.rejected)}")
     for name in outcome.corpus.split_names():

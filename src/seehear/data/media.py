@@ -20,6 +20,7 @@ import av
 import numpy as np
 from av.format import Flags
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from seehear.data.samples import Resampler, mono
@@ -41,7 +42,7 @@ AUDIO_JITTER = 0.04
 """Timestamps of sound may be off by this much before it is taken for a hole or an overlap, in seconds."""
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,wav,w64,flac,mp3,aac,ac3,eac3,aiff,au,caf"
-    ",amr,dv,gif,h264,hevc,m4v,ivf,mxf,rm,wv,ape,nut,tta,dts,swf,ea,obu,av1,vc1"
+    ",amr,nistsphere,dv,gif,h264,hevc,m4v,ivf,mxf,rm,wv,ape,nut,tta,dts,swf,ea,obu,av1,vc1"
 )
 """Containers that are opened: those that hold the media themselves."""
 
@@ -84,7 +85,7 @@ def probe(path: Path) -> MediaInfo:
             if frame is None:
                 video = None
             else:
-                height, width = _upright(frame, video, path).shape[:2]
+                height, width = _upright(frame, video, path, VideoReformatter()).shape[:2]
                 seen_from = _seconds(frame) or 0.0
         if video is None and audio is None:
             raise MediaError(f"{path}: no video and no sound can be read from it")
@@ -108,6 +109,27 @@ def probe(path: Path) -> MediaInfo:
         )
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file announces, before anything is decoded."""
+
+    has_video: bool
+    """A track of moving pictures; cover art does not count."""
+    has_audio: bool
+    size: tuple[int, int]
+    """Width and height of the pictures as they are stored; (0, 0) where the file does not state them."""
+
+
+def read_header(path: Path) -> Header:
+    """Which tracks a file announces; whether they can be decoded shows when they are. Raises `MediaError` if it cannot
+    be opened."""
+    with _open(path) as container:
+        pictures = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
+        context = pictures[0].codec_context if pictures else None
+        size = (context.width, context.height) if context is not None else (0, 0)
+        return Header(bool(pictures), bool(container.streams.audio), size)
+
+
 def iter_frames(
     path: Path, *, start: float | None = None, on_warning: Warn | None = None
 ) -> Iterator[NDArray[np.uint8]]:
@@ -121,6 +143,7 @@ def iter_frames(
         if stream is None:
             raise MediaError(f"{path}: no video track")
         number = 0
+        reformatter = VideoReformatter()
         shown: tuple[float, Any] | None = None
         interval = 1.0 / FRAME_RATE
         step = min(1.0 / float(stream.average_rate), NOTICED_GAP) if stream.average_rate else interval
@@ -137,7 +160,7 @@ def iter_frames(
                     interval = gap if gap < NOTICED_GAP else interval
                 picture = None
                 while number / FRAME_RATE <= (shown[0] + time) / 2:
-                    picture = _upright(shown[1], stream, path) if picture is None else picture
+                    picture = _upright(shown[1], stream, path, reformatter) if picture is None else picture
                     yield picture
                     number += 1
                 _check_length(path, time)
@@ -145,7 +168,7 @@ def iter_frames(
         if shown is None or start is None:
             raise MediaError(f"{path}: no frame of the video can be decoded")
         _note_early_end(container, path, "picture", shown[0] + start, on_warning)
-        picture = _upright(shown[1], stream, path)
+        picture = _upright(shown[1], stream, path, reformatter)
         yield picture
         number += 1
         while (number + 0.5) / FRAME_RATE < shown[0] + interval:
@@ -169,14 +192,16 @@ def iter_audio(
         yield from _placed_sound(container, path, start, on_warning)
 
 
-def read_audio(path: Path, *, num_frames: int | None = None, on_warning: Warn | None = None) -> NDArray[np.float32]:
-    """The sound of `iter_audio` in one piece (S,).
+def read_audio(
+    path: Path, *, start: float | None = None, num_frames: int | None = None, on_warning: Warn | None = None
+) -> NDArray[np.float32]:
+    """The sound of `iter_audio` in one piece (S,), from `start` on as there.
 
     With `num_frames` it is cut or padded with silence to 640 samples for each of so many video frames.
     """
     wanted = None if num_frames is None else num_frames * SAMPLES_PER_FRAME
     chunks, length = [np.zeros(0, np.float32)], 0
-    for chunk in iter_audio(path, on_warning=on_warning):
+    for chunk in iter_audio(path, start=start, on_warning=on_warning):
         if wanted is None or length < wanted:  # the rest is read for what there is to warn of
             chunks.append(chunk)
             length += len(chunk)
@@ -277,15 +302,18 @@ def _timed(
     return timed(frames, _seconds, length, shift, note)
 
 
-def _upright(frame: Any, stream: Any, path: Path) -> NDArray[np.uint8]:
-    """RGB (H, W, 3), rotated as the file asks, with square pixels."""
+def _upright(frame: Any, stream: Any, path: Path, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """RGB (H, W, 3), rotated as the file asks, with square pixels.
+
+    One `reformatter` for all frames of a file: setting it up takes longer than the conversion of a small picture.
+    """
     if frame.width * frame.height > MAX_PIXELS:
         raise MediaError(f"{path}: pictures of {frame.width}×{frame.height} are refused")
     ratio = stream.sample_aspect_ratio
     width = round(frame.width * float(ratio)) if ratio else frame.width
     if not 0 < width * frame.height <= MAX_PIXELS:
         width = frame.width
-    picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    picture = reformatter.reformat(frame, width, frame.height, "rgb24").to_ndarray()
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(picture, quarter_turns))
 

@@ -1,4 +1,4 @@
-"""A folder of videos becomes a corpus: every clip cropped, written, and accounted for.
+"""A folder of recordings becomes a corpus: every clip cropped, written, and accounted for.
 
 Beside the parts of every corpus lie `prepare.json` (the settings) and `crops.jsonl`: a line per finished clip with the
 quality of its crop. A line is written when its clip is complete, so a run that was killed goes on where it stopped.
@@ -9,20 +9,19 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seehear.data.clipfile import MouthClip, write_clip
+from seehear.data.clipfile import write_clip
 from seehear.data.corpus import MANIFEST, Corpus, Utterance
-from seehear.data.face_model import face_model, file_sha256
-from seehear.data.faces import DETECT_EVERY, FaceDetector, LandmarksFile, MediaPipeDetector
-from seehear.data.media import read_audio
-from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
+from seehear.data.mouth import TrackReport
 from seehear.data.workers import Died, spread
 from seehear.errors import CorpusError, DependencyError, FaceError, MediaError, SeehearError
 from seehear.files import whole_records, write_atomically
-from seehear.preparation.sources import VIDEO_SUFFIXES, Rejected, Source, find_sources
+from seehear.modality import Modality
+from seehear.preparation.reading import NO_PICTURES, CropSettings, SourceReader
+from seehear.preparation.sources import Contents, Rejected, Source, count
 from seehear.preparation.transcripts import Transcription
 
 JOURNAL = "crops.jsonl"
@@ -31,55 +30,39 @@ REJECTED = "rejected.jsonl"
 
 
 @dataclass(frozen=True)
-class CropSettings:
-    """How the mouth is found: by MediaPipe unless `landmarks` or `cropped` say otherwise. One corpus, one way."""
-
-    model: Path | None = None
-    """The `.task` file of MediaPipe's Face Landmarker; None takes the cached one."""
-    landmarks: Path | None = None
-    """Folder with an ID.npz for each clip, as `LandmarksFile` reads it."""
-    cropped: bool = False
-    """The videos show nothing but aligned mouths."""
-    detect_every: int = DETECT_EVERY
-    max_gap: int = MAX_GAP
-
-    def record(self) -> dict[str, Any]:
-        """What decides how a crop looks, for `prepare.json`."""
-        if self.cropped:
-            return {"faces": "cropped"}
-        record = {"geometry": GEOMETRY_VERSION, "max_gap": self.max_gap}
-        if self.landmarks:
-            return {"faces": "landmarks", **record}
-        model = file_sha256(face_model(self.model))
-        return {"faces": "mediapipe", "face_model_sha256": model, "detect_every": self.detect_every, **record}
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A clip that was written."""
 
     source: Source
     frames: int
-    report: TrackReport
+    report: TrackReport | None
+    """How its crop turned out, without warnings; None for sound alone."""
+    streams: Modality = Modality.AUDIOVISUAL
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A line of `crops.jsonl`."""
+        streams = {} if self.streams is Modality.AUDIOVISUAL else {"streams": self.streams.value}
         return {
             "id": self.source.id,
             "source": self.source.name,
             "fingerprint": self.source.fingerprint,
             "frames": self.frames,
-            **asdict(self.report),
+            **streams,
+            **(asdict(self.report) if self.report else {}),
+            "warnings": self.warnings,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Prepared":
-        """The clip of such a line."""
+        """The clip of such a line; its source without the path of its files."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         source = Source(fields.pop("id"), fields.pop("source"), Path(), fields.pop("fingerprint"))
-        return cls(source, fields.pop("frames"), TrackReport(**fields))
+        streams = Modality(fields.pop("streams", Modality.AUDIOVISUAL))
+        frames, warnings = fields.pop("frames"), fields.pop("warnings")
+        return cls(source, frames, TrackReport(**fields) if streams.uses_video else None, streams, warnings)
 
 
 @dataclass
@@ -91,6 +74,8 @@ class Plan:
     """Finished by an earlier run."""
     rejected: list[Rejected] = field(default_factory=list)
     """Known to be unusable before any work."""
+    notes: list[str] = field(default_factory=list)
+    """What does not fit the layout, and where the sound comes from another file."""
 
 
 @dataclass(frozen=True)
@@ -104,24 +89,26 @@ class Outcome:
     """What did not fit together: transcripts without clips, clips without transcripts, splits that lost clips."""
 
 
-def make_plan(folder: Path, out: Path, settings: CropSettings) -> Plan:
-    """Compare the videos in `folder` with what an earlier run left in `out`.
+def make_plan(contents: Contents, out: Path, settings: CropSettings) -> Plan:
+    """Compare the recordings of a folder with what an earlier run left in `out`.
 
-    Raises `CorpusError` if there is nothing to prepare, or `out` was made with other settings.
+    Raises `CorpusError` if `out` was made with other settings.
     """
-    if not folder.is_dir():
-        raise CorpusError(f"{folder} is no folder of videos")
-    sources, rejected = find_sources(folder.resolve(), out.resolve())
-    if not sources:
-        raise CorpusError(f"{folder} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    _claim_settings(out, settings.record())
+    _claim_settings(out, settings.record(contents.sources))
     for unfinished in (out / "clips").rglob("*.tmp"):
         unfinished.unlink()
     finished = {(clip.source.id, clip.source.fingerprint): clip for clip in read_journal(out)}
     finished = {key: clip for key, clip in finished.items() if clip_path(out, clip.source.id).is_file()}
-    keys = [(source.id, source.fingerprint) for source in sources]
-    todo = [source for source, key in zip(sources, keys, strict=True) if key not in finished]
-    return Plan(todo, [finished[key] for key in keys if key in finished], rejected)
+    plan = Plan([], [], [*contents.rejected], [*contents.notes])
+    for source in contents.sources:
+        clip = finished.get((source.id, source.fingerprint))
+        if clip is None:
+            plan.todo.append(source)
+        else:
+            plan.done.append(replace(clip, source=source))
+    pairs = [source.id for source in contents.sources if source.sound]
+    plan.notes += [count("clips with the sound of a separate file", pairs)] if pairs else []
+    return plan
 
 
 def _claim_settings(out: Path, record: dict[str, Any]) -> None:
@@ -133,7 +120,9 @@ def _claim_settings(out: Path, record: dict[str, Any]) -> None:
         except ValueError as error:
             raise CorpusError(f"{path} is damaged: choose another folder") from error
         differ = [key for key in {**earlier, **record} if earlier.get(key) != record.get(key)]
-        if differ:
+        if record["faces"] == NO_PICTURES:
+            return
+        if differ and earlier.get("faces") != NO_PICTURES:
             both = ", ".join(f"{key} {earlier.get(key, 'none')}, now {record.get(key, 'none')}" for key in differ)
             raise CorpusError(f"{out} was prepared with other settings ({both}): choose another folder")
     elif any(not entry.name.startswith(".") for entry in out.iterdir()):
@@ -161,19 +150,12 @@ class Preparer:
 
         cv2.setNumThreads(1)  # the processes share the cores already
         self.out = out
-        self.settings = settings
-
-    @cached_property
-    def detector(self) -> MediaPipeDetector:
-        """Opened for the first clip."""
-        return MediaPipeDetector(face_model(self.settings.model), self.settings.detect_every)
+        self.reader = SourceReader(settings)
 
     def __call__(self, source: Source) -> Prepared | Rejected:
         """Prepare one clip. Raises `CorpusError` if the corpus cannot be written."""
-        warnings: list[str] = []
         try:
-            track = self._crop(source, warnings.append)
-            audio = read_audio(source.path, num_frames=len(track.frames), on_warning=warnings.append)
+            clip, report, warnings = self.reader.read(source)
         except (FaceError, MediaError) as error:
             return Rejected(source.name, str(error).removeprefix(f"{source.path}: "))
         except DependencyError:  # concerns every clip
@@ -181,19 +163,10 @@ class Preparer:
         except Exception as error:  # a fault of ours, or of a library: the others go on
             return Rejected(source.name, f"unexpected {type(error).__name__}: {error}")
         try:
-            write_clip(clip_path(self.out, source.id), MouthClip(track.frames, audio))
+            write_clip(clip_path(self.out, source.id), clip)
         except OSError as error:
             raise CorpusError(f"{self.out} cannot be written: {error.strerror or error}") from error
-        report = replace(track.report, warnings=(*track.report.warnings, *warnings))
-        return Prepared(source, len(track.frames), report)
-
-    def _crop(self, source: Source, on_warning: Callable[[str], None]) -> MouthTrack:
-        """The mouth in `source`, found as the settings say."""
-        if self.settings.cropped:
-            return read_cropped(source.path, on_warning=on_warning)
-        landmarks = self.settings.landmarks
-        detector: FaceDetector = LandmarksFile(landmarks / f"{source.id}.npz") if landmarks else self.detector
-        return crop_video(source.path, detector, max_gap=self.settings.max_gap, on_warning=on_warning)
+        return Prepared(source, clip.frames, report, clip.streams, warnings)
 
 
 def carry_out(
@@ -225,13 +198,14 @@ def carry_out(
     _write_lines(out / JOURNAL, [clip.to_json() for clip in prepared])
     _write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
     utterances, notes = _utterances(prepared, rejected, _earlier_texts(out) if transcripts is None else transcripts)
-    if transcripts and prepared and not any(utterance.text for utterance in utterances):
+    spoken = [id for id, transcription in (transcripts or {}).items() if transcription.text]
+    if spoken and prepared and not any(utterance.text for utterance in utterances):
         raise CorpusError(
-            f"none of the {len(transcripts)} transcripts is of a clip here: transcripts begin with an id such as "
-            f"'{prepared[0].source.id}', not '{next(iter(transcripts))}'"
+            f"none of the {len(spoken)} transcripts is of a clip here: transcripts begin with an id such as "
+            f"'{prepared[0].source.id}', not '{spoken[0]}'"
         )
     kept, lost = _splits(splits or {}, {utterance.id for utterance in utterances})
-    return Outcome(Corpus.write(out, utterances, kept), prepared, rejected, notes + lost)
+    return Outcome(Corpus.write(out, utterances, kept), prepared, rejected, plan.notes + notes + lost)
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -247,12 +221,13 @@ def _utterances(
     for clip in prepared:
         id, name = clip.source.id, clip.source.name
         spoken = transcripts.get(id) or transcripts.get(name) or Transcription("")
-        utterances.append(Utterance(id, f"clips/{id}.mp4", clip.frames, spoken.text or None, spoken.speaker, name))
+        text, path = spoken.text or None, f"clips/{id}.mp4"
+        utterances.append(Utterance(id, path, clip.frames, text, spoken.speaker, name, clip.streams))
     names = [clip.source.name for clip in prepared] + [clip.source for clip in rejected]
     known = {*names, *(name.removesuffix(Path(name).suffix) for name in names)}
     unknown = [id for id in transcripts if id not in known]
     silent = [utterance.id for utterance in utterances if transcripts and utterance.text is None]
-    notes = [_count("transcripts without a video", unknown), _count("clips without a transcript", silent)]
+    notes = [count("transcripts without a recording", unknown), count("clips without a transcript", silent)]
     return utterances, [note for note in notes if note]
 
 
@@ -266,16 +241,10 @@ def _splits(splits: Mapping[str, Sequence[str]], known: set[str]) -> tuple[dict[
     """The splits, each id once and only those in the corpus, and notes of what they lost."""
     kept = {name: list(dict.fromkeys(id for id in ids if id in known)) for name, ids in splits.items()}
     notes = [
-        _count(f"clips of the split '{name}' that are not in the corpus", [id for id in ids if id not in known])
+        count(f"clips of the split '{name}' that are not in the corpus", [id for id in ids if id not in known])
         for name, ids in splits.items()
     ]
     return {name: ids for name, ids in kept.items() if ids}, [note for note in notes if note]
-
-
-def _count(what: str, ids: Sequence[str]) -> str:
-    """`WHAT: 3 (a, b, c)`, or nothing if there are none."""
-    shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-    return f"{what}: {len(ids)} ({shown})" if ids else ""
 
 
 @contextmanager

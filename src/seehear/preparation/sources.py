@@ -1,61 +1,131 @@
-"""The videos of a folder, and the lists that come with them."""
+"""The recordings of a folder, and the lists that come with them."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from seehear.data.corpus import read_lines
 from seehear.errors import CorpusError
+from seehear.preparation.transcripts import Transcription
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv".split()  # noqa: SIM905
 )
+SOUND_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in "aac ac3 aif aiff amr au caf flac m4a mka mp3 oga ogg opus sph w64 wav weba wma wv".split()  # noqa: SIM905
+)
+"""Of files from which only sound is taken, whatever else they hold."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video to prepare."""
+    """A recording to prepare: a video, a sound file, or a video and the sound file that goes with it."""
 
     id: str
-    """Its path below the folder of videos, without the suffix."""
+    """Its path below the folder of recordings, without the suffix."""
     name: str
     """Its path below that folder, with forward slashes."""
     path: Path
-    fingerprint: tuple[int, int]
-    """Size in bytes and time of the last change: a video that changed is prepared again."""
+    fingerprint: tuple[int, ...]
+    """Size in bytes and time of the last change of each of its files: a recording that changed is prepared again."""
+    sound: Path | None = None
+    """The separate sound file of a video."""
+    frames: int | None = None
+    """Length that a list of the corpus states, in video frames."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is a sound file."""
+        return self.path.suffix.lower() in SOUND_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A video that is not in the corpus, and why."""
+    """A recording that is not in the corpus, and why."""
 
     source: str
-    """Its path below the folder of videos."""
+    """Its path below the folder of recordings."""
     reason: str
 
 
-def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Rejected]]:
-    """Every video below `folder` but not below `leave_out`, by name; and those that cannot have an id of their own.
+class Contents(NamedTuple):
+    """What a folder holds, and what its layout says of it."""
 
-    Hidden files and folders are passed over.
+    sources: Sequence[Source]
+    rejected: Sequence[Rejected]
+    transcripts: Mapping[str, Transcription] | None = None
+    """By id; None if the layout has none."""
+    splits: Mapping[str, Sequence[str]] | None = None
+    cropped: bool = False
+    """Whether its videos are ready crops."""
+    notes: Sequence[str] = ()
+    """What does not fit the layout."""
+
+
+def with_speakers(texts: Mapping[str, Transcription], contents: Contents) -> dict[str, Transcription]:
+    """The `texts` by id or name, with the speakers that the layout knows where they name none."""
+    known = contents.transcripts or {}
+    ids = {source.name: source.id for source in contents.sources}
+    unknown = Transcription("")
+    return {
+        key: text._replace(speaker=text.speaker or known.get(ids.get(key, key), unknown).speaker)
+        for key, text in texts.items()
+    }
+
+
+def make_source(id: str, name: str, path: Path, sound: Path | None = None, frames: int | None = None) -> Source:
+    """The source of these files, with their fingerprint."""
+    statuses = [file.stat() for file in (path, sound) if file is not None]
+    fingerprint = tuple(number for status in statuses for number in (status.st_size, status.st_mtime_ns))
+    return Source(id, name, path, fingerprint, sound, frames)
+
+
+def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Rejected]]:
+    """Every recording below `folder` but not below `leave_out`, by name; and those that cannot have an id of their own.
+
+    A video and a sound file with the same id are one recording. Hidden files and folders are passed over.
     """
-    sources: dict[str, Source] = {}
+    videos: dict[str, Path] = {}
+    sounds: dict[str, Path] = {}
     rejected = []
-    for path in sorted(folder.rglob("*")):
+    for path in _media_files(folder, leave_out):
         relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file() or path.is_relative_to(leave_out):
-            continue
         name, id = relative.as_posix(), relative.with_suffix("").as_posix()
+        alike = videos if path.suffix.lower() in VIDEO_SUFFIXES else sounds
         if not id.isprintable() or id != id.strip():
             readable = name.encode(errors="replace").decode()
             rejected.append(Rejected(readable, "its name holds characters that cannot stand in a list: rename it"))
-        elif id in sources:
-            rejected.append(Rejected(name, f"only its suffix tells it from {sources[id].name}: rename one of them"))
+        elif id in alike:
+            other = alike[id].relative_to(folder).as_posix()
+            rejected.append(Rejected(name, f"only its suffix tells it from {other}: rename one of them"))
         else:
-            status = path.stat()
-            sources[id] = Source(id, name, path, (status.st_size, status.st_mtime_ns))
-    return list(sources.values()), rejected
+            alike[id] = path
+    sources = [
+        make_source(id, path.relative_to(folder).as_posix(), path, sounds.get(id) if id in videos else None)
+        for id, path in {**sounds, **videos}.items()
+    ]
+    return sorted(sources, key=lambda source: source.path), rejected
+
+
+def _media_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
+    """Videos and sound files below `folder` but not below `leave_out`, by name."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        known = path.suffix.lower() in VIDEO_SUFFIXES | SOUND_SUFFIXES
+        if known and not hidden and path.is_file() and not (leave_out and path.is_relative_to(leave_out)):
+            yield path
+
+
+def sounds_below(folder: Path) -> dict[str, Path]:
+    """The sound files below `folder` by their path there without the suffix; of several alike the first by name."""
+    sounds: dict[str, Path] = {}
+    for path in _media_files(folder):
+        if path.suffix.lower() in SOUND_SUFFIXES:
+            sounds.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return sounds
 
 
 def read_splits(folder: Path) -> dict[str, list[str]]:
@@ -64,3 +134,9 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     if not lists:
         raise CorpusError(f"{folder} holds no splits: lists NAME.txt with one id per line")
     return {path.stem: [line.strip() for line in read_lines(path) if line.strip()] for path in lists}
+
+
+def count(what: str, ids: Sequence[str]) -> str:
+    """`WHAT: 3 (a, b, c)`, or nothing if there are none."""
+    shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+    return f"{what}: {len(ids)} ({shown})" if ids else ""

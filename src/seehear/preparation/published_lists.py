@@ -1,0 +1,140 @@
+"""The lists of the published code as a source of clips: crops and sound in folders, texts as token ids.
+
+A row is `corpus,path,frames,token ids parted by spaces`, without a header; the ids may be missing. The name of a list
+is that of a split.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from seehear.data.corpus import read_lines
+from seehear.errors import ConfigError, CorpusError
+from seehear.preparation.sources import SOUND_SUFFIXES, VIDEO_SUFFIXES, Contents, Rejected, Source, make_source
+from seehear.preparation.transcripts import Transcription
+from seehear.tokenizer import Tokenizer
+
+FAULTS_SHOWN = 5
+SEPARATE_SUFFIXES = (".wav", ".flac")
+"""Of the sound files that go with the crops."""
+
+
+class Row(NamedTuple):
+    """A line of a list."""
+
+    corpus: str
+    path: PurePosixPath
+    """Below the folder of crops, or below the folder of the corpus there."""
+    frames: int
+    tokens: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        """The corpus and the path without the suffix."""
+        return (PurePosixPath(self.corpus) / self.path.with_suffix("")).as_posix()
+
+    @property
+    def name(self) -> str:
+        """The corpus and the path."""
+        return (PurePosixPath(self.corpus) / self.path).as_posix()
+
+
+def read_published_lists(folder: Path, lists: Path, units: Path | None, audio: Path) -> Contents:
+    """The clips of the CSV file `lists`, or of those in this folder, with crops below `folder` and sound below `audio`.
+
+    Raises one `CorpusError` that names the faulty lines of a list, or what is missing; `ConfigError` without `units`.
+    """
+    splits = {path.stem: _read_rows(path) for path in _list_files(lists)}
+    rows = {row.id: row for split in splits.values() for row in split}
+    if units is None and any(row.tokens for row in rows.values()):
+        raise ConfigError("give the published list of units with --units FILE: it says which text the tokens stand for")
+    tokenizer = Tokenizer.from_units(units) if units else None
+    transcripts = {id: Transcription(_text(row, tokenizer, lists)) for id, row in rows.items()}
+    found = {id: _source(row, folder, audio) for id, row in rows.items()}
+    sources = [source for source in found.values() if source is not None]
+    if not sources:
+        first = next(iter(rows.values()))
+        raise CorpusError(
+            f"{folder} holds none of the {len(rows)} files of {lists}, such as {first.name} or {first.path}"
+        )
+    missing = [Rejected(rows[id].name, "a list names it, but it is missing") for id in rows if found[id] is None]
+    ids = {name: [row.id for row in split] for name, split in splits.items()}
+    return Contents(sources, missing, transcripts, ids, cropped=True)
+
+
+def _list_files(lists: Path) -> list[Path]:
+    """The file `lists`, or the CSV files in this folder."""
+    if lists.is_file():
+        return [lists]
+    found = sorted(lists.glob("*.csv")) if lists.is_dir() else []
+    if not found:
+        raise CorpusError(f"{lists} is no CSV list and no folder of them: name one with --lists")
+    return found
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """The rows of a list."""
+    rows, faults = [], []
+    for number, values in enumerate(csv.reader(read_lines(path)), start=1):
+        if values:
+            row = _row([value.strip() for value in values])
+            if isinstance(row, Row):
+                rows.append(row)
+            else:
+                faults.append(f"line {number}: {row}")
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise CorpusError(f"{path}: {'; '.join(faults[:FAULTS_SHOWN])}{more}")
+    if not rows:
+        raise CorpusError(f"{path} lists no clips")
+    return rows
+
+
+def _row(values: Sequence[str]) -> Row | str:
+    """The row of these values, or what is wrong with them."""
+    if len(values) not in (3, 4):
+        return f"{len(values)} columns, not corpus, path, frames, token ids"
+    corpus, path, frames, *tokens = values
+    place = PurePosixPath(path)
+    if not path or place.is_absolute() or ".." in place.parts or "/" in corpus or corpus in ("", ".", ".."):
+        return f"the path '{path}' of the corpus '{corpus}' leads outside its folder"
+    if not (frames.isdecimal() and int(frames) > 0):
+        return f"'{frames}' is no number of frames"
+    ids = tokens[0].split() if tokens else []
+    if not all(id.isdecimal() for id in ids):
+        return "the token ids must be numbers parted by spaces"
+    row = Row(corpus, place, int(frames), tuple(map(int, ids)))
+    return row if row.id.isprintable() else "its path holds characters that cannot stand in a list"
+
+
+def _text(row: Row, tokenizer: Tokenizer | None, lists: Path) -> str:
+    """What the tokens of a row stand for."""
+    if tokenizer is None or not row.tokens:
+        return ""
+    largest = len(tokenizer.pieces)
+    if unknown := [token for token in row.tokens if not 0 < token <= largest]:
+        raise CorpusError(f"{lists}: {row.name} has the token {unknown[0]}, but the units are numbered 1 to {largest}")
+    return tokenizer.decode(row.tokens)
+
+
+def _source(row: Row, folder: Path, audio: Path) -> Source | None:
+    """The files of a row; None if the one that it names is missing."""
+    is_sound = row.path.suffix.lower() in SOUND_SUFFIXES
+    suffix = row.path.suffix if row.path.suffix.lower() in SOUND_SUFFIXES | VIDEO_SUFFIXES else ".mp4"
+    path = _find(row, audio if is_sound else folder, (suffix,))
+    if path is None:
+        return None
+    sound = None if is_sound else _find(row, audio, SEPARATE_SUFFIXES)
+    return make_source(row.id, row.name, path, sound, row.frames)
+
+
+def _find(row: Row, folder: Path, suffixes: Sequence[str]) -> Path | None:
+    """The file of a row with one of `suffixes`, in the folder of its corpus below `folder` or in `folder` itself."""
+    return next((path for path in _candidates(row, folder, suffixes) if path.is_file()), None)
+
+
+def _candidates(row: Row, folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    for suffix in suffixes:
+        yield folder / row.corpus / row.path.with_suffix(suffix)
+        yield folder / row.path.with_suffix(suffix)
