@@ -10,7 +10,7 @@ from seehear.errors import CorpusError
 from seehear.listening.windows import Window
 from seehear.modality import Modality
 from seehear.preparation.cues import Cue, joined, parse_clock, place_cues
-from seehear.preparation.times import read_cues, times_beside
+from seehear.preparation.times import find_times, read_cues
 from seehear.preparation.transcripts import Transcription, read_transcripts
 from seehear.transcript import Segment, SubtitleOptions, Transcript, Word, to_srt, write_transcript
 
@@ -160,7 +160,7 @@ def test_transcripts_are_read_back(tmp_path: Path, format: str) -> None:
     said = transcript()
     write_transcript(said, tmp_path, "film", [format])
     (tmp_path / "film.mp4").touch()
-    path = times_beside(tmp_path / "film.mp4")
+    path = find_times([tmp_path])[tmp_path / "film"]
     assert path == tmp_path / f"film.{format}"
     found = read_cues(path)
     assert [cue.text for cue in found] == [segment.text for segment in said.segments]
@@ -197,14 +197,14 @@ def test_a_table_beside_a_recording(tmp_path: Path) -> None:
 
 
 def test_which_file_lies_beside_a_recording(tmp_path: Path) -> None:
-    film = tmp_path / "film.v2.mp4"
+    film = tmp_path / "film.v2"
     (tmp_path / "film.srt").touch()
     (tmp_path / "film.v2.json").write_text('{"title": "metadata"}')
-    assert times_beside(film) is None
+    assert find_times([tmp_path]) == {tmp_path / "film": tmp_path / "film.srt"}
     (tmp_path / "film.v2.json").write_text('{"segments": []}')
-    assert times_beside(film) == tmp_path / "film.v2.json"
+    assert find_times([tmp_path])[film] == tmp_path / "film.v2.json"
     (tmp_path / "film.v2.SRT").touch()
-    assert times_beside(film) == tmp_path / "film.v2.SRT"
+    assert find_times([tmp_path])[film] == tmp_path / "film.v2.SRT"
 
 
 @pytest.mark.parametrize(

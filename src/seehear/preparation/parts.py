@@ -3,7 +3,8 @@
 A recording is read in order and each part is given as soon as it is known, so memory does not grow with its length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from seehear.data.mouth import TrackReport
 from seehear.listening.options import ListeningOptions
 from seehear.listening.stream import Piece, Read, Skipped, segment
 from seehear.listening.windows import GivenWindows, Window
-from seehear.modality import FRAME_RATE, SAMPLE_RATE
+from seehear.modality import FRAME_RATE, SAMPLE_RATE, Modality
 from seehear.preparation.cues import Cue, LeftOut, place_cues
 
 OUTSIDE = "it lies outside the recording"
@@ -30,7 +31,9 @@ class Part(NamedTuple):
     end: float
     clip: MouthClip
     report: TrackReport | None
-    """Of the crop; None where there is no picture."""
+    """Of the crop, without its warnings; None where there is no picture."""
+    warnings: tuple[str, ...]
+    """Of the crop."""
     cue: Cue | None
     """Which it is made of, where times are given."""
 
@@ -39,15 +42,15 @@ class Recording(NamedTuple):
     """A recording in one file or two."""
 
     media: MediaInfo
+    modality: Modality
+    """Of the streams that are wanted."""
     sound: MediaInfo | None = None
-    """A file with its sound, which begins when the other does."""
+    """A file with its sound; second 0 of it is heard when the other file begins."""
 
     @property
     def seconds(self) -> float:
-        """How long it is: as the file states, or where it does not, as long as there are pictures or samples."""
-        if self.media.duration:
-            return self.media.duration
-        if self.media.has_video:
+        """How long it is, in pictures or samples: the whole file is read for that."""
+        if self.modality.uses_video:
             return sum(1 for _ in iter_frames(self.media.path)) / FRAME_RATE
         return sum(len(chunk) for chunk in iter_audio(self.media.path)) / SAMPLE_RATE
 
@@ -82,9 +85,12 @@ class Cutter:
         """Seconds in no part and not in `skipped` either: silence, or what no cue covers."""
         return self.frames / FRAME_RATE - self.kept / FRAME_RATE - sum(gap.end - gap.start for gap in self.skipped)
 
-    def parts(self, on_warning: Warn) -> Iterator[Part]:
-        """The parts in order. Raises `MediaError` if the recording cannot be read."""
-        media, sound = self.recording
+    def parts(self, on_warning: Warn, on_frames: Callable[[int], None] = lambda frames: None) -> Iterator[Part]:
+        """The parts in order; `on_frames` is told how many frames have been read.
+
+        Raises `MediaError` if the recording cannot be read.
+        """
+        media, _, sound = self.recording
         covered = 0
         for event in segment(media, self.options, on_warning, self._detector, sound=sound, windows=self._windows):
             if isinstance(event, Piece):
@@ -96,13 +102,15 @@ class Cutter:
                 covered = event.window.end
             elif isinstance(event, Read):
                 self.frames = event.frames
+                on_frames(event.frames)
         self.unused += [LeftOut(cue.start, cue.end, OUTSIDE, cue.text) for cue in self._cues.values()]
 
     def _part(self, piece: Piece) -> Part:
         start, end = piece.window.start / FRAME_RATE, piece.window.end / FRAME_RATE
         mouth = piece.mouths[0] if piece.mouths else None
         clip = MouthClip(None if mouth is None else mouth.frames, piece.audio)
-        return Part(start, end, clip, None if mouth is None else mouth.report, self._cue(piece.window))
+        report = None if mouth is None else replace(mouth.report, warnings=())
+        return Part(start, end, clip, report, () if mouth is None else mouth.notes, self._cue(piece.window))
 
     def _left_out(self, skipped: Skipped, covered: int) -> LeftOut:
         window, cue = skipped.window, self._cue(skipped.window)

@@ -1,6 +1,7 @@
 """Files beside a recording that say what is said when: its name with another suffix."""
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,19 +14,23 @@ SUFFIXES = (*SUBTITLE_SUFFIXES, ".tsv", ".json")
 """In the order in which they are looked for."""
 
 
-def times_beside(recording: Path) -> Path | None:
-    """The file with times that lies beside `recording`: the first by `SUFFIXES` if there are several.
+def find_times(folders: Iterable[Path]) -> dict[Path, Path]:
+    """The files with times in `folders`, by their paths without the suffix: of several, the first by `SUFFIXES`.
 
     An object in a `.json` without `segments` is something else, such as metadata.
     """
-    for suffix in SUFFIXES:
-        for path in (recording.with_suffix(suffix), recording.with_suffix(suffix.upper())):
-            if path.is_file() and not (suffix == ".json" and _is_metadata(path)):
-                return path
-    return None
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+        for path in sorted(files, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
+            if path.with_suffix("") not in found and not _is_metadata(path):
+                found[path.with_suffix("")] = path
+    return found
 
 
 def _is_metadata(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
     with suppress(ValueError, OSError):
         values = json.loads(path.read_bytes())
         return isinstance(values, dict) and "segments" not in values
