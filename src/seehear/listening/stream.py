@@ -109,11 +109,13 @@ def segment(
 ) -> Iterator[Event | Skipped]:
     """The windows of a recording with its sound as it is, and those that are skipped: for material to learn from.
 
-    `info` is what `probe` found. The sound comes from the file `sound` if there is one. `windows` are taken in place of
-    those that `options` ask for. Raises `MediaError` if a file cannot be read.
+    Pauses are those of the sound; where there is none, of the lips. `info` is what `probe` found. The sound comes from
+    the file `sound` if there is one. `windows` are taken in place of those that `options` ask for. Raises `MediaError`
+    if a file cannot be read.
     """
     windower = Windower(options.windows) if windows is None else windows
-    yield from _Listener(info, options, on_warning, detector, sound or info, windower).events()
+    listener = _Listener(info, options, on_warning, detector, sound or info, windower, sound_decides=True)
+    yield from listener.events()
 
 
 def check_streams(info: MediaInfo, wanted: Modality | None) -> None:
@@ -184,11 +186,15 @@ class _Listener:
         detector: FaceDetector | None,
         sound: MediaInfo,
         windower: Windows,
+        *,
+        sound_decides: bool = False,
     ) -> None:
+        """With `sound_decides`, lips that move without sound are no speech, if there is sound at all."""
         self.info, self.options, self.wanted, self.warn = info, options, options.modality, on_warning
         self.sound = self._open_sound(sound) if sound.has_audio and self.wanted is not Modality.VIDEO else None
         self.lips = self._open_lips(detector) if info.has_video and self.wanted is not Modality.AUDIO else None
         self.windower = windower
+        self.sound_decides = sound_decides and self.sound is not None
         self.given = 0
         self.seen = 0  # frames whose lips are known
         self.video_ended = self.lips is None
@@ -286,7 +292,8 @@ class _Listener:
             loudness = sound_levels(self.sound.between(start, end))
             heard = self.sound.activity(loudness)
         self.activity = np.concatenate([self.activity, np.stack([heard, moving], axis=1)])
-        self.windower.add(heard | (moving & ~widen(heard, NEAR)), loudness)
+        unheard = moving & ~widen(heard, NEAR) & (not self.sound_decides)
+        self.windower.add(heard | unheard, loudness)
 
     def _forget(self) -> None:
         """Drop what no window to come can hold."""

@@ -78,8 +78,7 @@ def make_plan(
     Without `transcripts` those of the earlier run stay. Raises `CorpusError` if `out` was made with other settings.
     """
     cut_before = _claim_settings(out, settings.record(contents.sources)).get("longest")
-    for unfinished in (out / "clips").rglob("*.tmp"):
-        unfinished.unlink()
+    _remove_unfinished(out)
     labels = collect_labels(contents.sources, _earlier_texts(out) if transcripts is None else transcripts)
     ids = frozenset(source.id for source in contents.sources)
     plan = Plan(labels, ids, rejected=[*contents.rejected], notes=[*contents.notes])
@@ -96,11 +95,21 @@ def make_plan(
             plan.done.append(replace(clip, source=source))
         else:
             plan.todo.append(Job(source, labels.of(source.id), clash))
+    if transcripts is None:
+        _forget_parts(plan)
     pairs = [source.id for source in contents.sources if source.sound]
     plan.notes += [count("clips with the sound of a separate file", pairs)] if pairs else []
     long = [clip.source.id for clip in plan.done if clip.frames > round(windows.longest * FRAME_RATE)]
     plan.notes += [count("clips of an earlier run that are longer and stay", long)] if long else []
     return plan
+
+
+def _forget_parts(plan: Plan) -> None:
+    """Drop the texts that parts had in an earlier run where recordings are cut anew: other parts get their ids."""
+    anew = {job.source.id for job in plan.todo}
+    matches = {id: PART.fullmatch(id) for id in plan.labels.by_id if id not in plan.ids}
+    for id in [id for id, match in matches.items() if match and match[1] in anew]:
+        del plan.labels.by_id[id]
 
 
 class _Finished:
@@ -199,6 +208,7 @@ def carry_out(
         else:
             journal.add(done)
         on_clip(done)
+    _remove_unfinished(out)
     rejected.sort(key=lambda clip: clip.source)
     journal.rewrite()
     write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
@@ -209,6 +219,12 @@ def carry_out(
     kept, lost = _splits(lists, {**{id: [id] for id in utterances}, **parts})
     corpus = Corpus.write(out, utterances.values(), kept)
     return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + lost)
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Remove what processes that died were writing."""
+    for unfinished in (out / "clips").rglob("*.tmp"):
+        unfinished.unlink()
 
 
 def _remove_parts(out: Path, source: Source, ids: frozenset[str], from_number: int = 1) -> None:

@@ -124,7 +124,7 @@ def _why_none(cutter: Cutter) -> str:
     for gaps, what in ((cutter.skipped, "parts shows a usable face"), (cutter.unused, "given times can be used")):
         if gaps:
             return f"none of its {len(gaps)} {what}: {_first(gaps)}"
-    return "it is silent" if cutter.frames else "it is empty"
+    return "nobody is heard in it" if cutter.recording.modality.uses_audio else "there are no lips that move"
 
 
 def _first(gaps: list[LeftOut]) -> str:
