@@ -1,12 +1,14 @@
 """How fast videos become mouth crops, how well the crops lie, and what looking for faces in fewer frames costs.
 
     python benchmarks/prepare.py VIDEOS [--face-model FILE] [--clips 40] [--every 1 2 3 5] [--workers 2]
+    python benchmarks/prepare.py --ready CROPS [--clips 2000] [--workers 2]
     python benchmarks/prepare.py --corpus OUT
 
 The first form takes clips evenly from the folder VIDEOS. For each number of frames from one detection to the next it
 prints the cost on one core; how far the crop strays from where detection in every frame puts it; how much it shakes;
 and where mouth and eyes come to lie. Then it runs `seehear prepare` for the speed and memory of the whole. The second
-form reads what `seehear prepare` noted about a corpus. Lengths are in pixels of the crop.
+form does that with as many ready crops as it is told, taking those in the folder CROPS over and over. The third form
+reads what `seehear prepare` noted about a corpus. Lengths are in pixels of the crop.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
@@ -38,6 +41,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, nargs="?")
+    parser.add_argument("--ready", type=Path, help="a folder of ready crops, such as the clips of a corpus")
     parser.add_argument("--corpus", type=Path, help="a corpus that `seehear prepare` made")
     parser.add_argument("--face-model", type=Path)
     parser.add_argument("--clips", type=int, default=40)
@@ -47,18 +51,23 @@ def main() -> None:
     cv2.setNumThreads(1)
     if options.corpus:
         print_quality(options.corpus)
+    if options.ready:
+        crops = sorted(path for path in options.ready.rglob("*") if path.is_file())
+        print(f"{options.clips} ready crops, {min(len(crops), options.clips)} of them different")
+        measure_command(list(islice(cycle(crops), options.clips)), ["--detector", "cropped"], options.workers)
     if options.videos:
         everything = sorted(path for path in options.videos.iterdir() if path.is_file())
         chosen = np.unique(np.linspace(0, len(everything) - 1, options.clips).astype(int))
         clips = [everything[index] for index in chosen]
         model = face_model(options.face_model)
         compare_detection(clips, model, options.every)
-        measure_command(clips, model, options.workers)
+        measure_command(clips, ["--face-model", str(model)], options.workers)
 
 
 def print_quality(corpus: Path) -> None:
     """Where mouths and eyes lie over a whole corpus, against the mean face."""
-    clips = [json.loads(line) for line in (corpus / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (corpus / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    clips = [line for line in lines if "misfit" in line]  # those with a picture
     offsets = np.array([clip["mouth_offset"] for clip in clips])
     eyes = np.array([clip["eye_distance"] for clip in clips]) - MEAN_EYE_DISTANCE
     misfit = np.array([clip["misfit"] for clip in clips])
@@ -118,15 +127,15 @@ def shaking(placement: Placement) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(np.diff(places, n=2, axis=0), axis=1)) * placement.report.enlargement
 
 
-def measure_command(clips: list[Path], model: Path, workers: int) -> None:
+def measure_command(clips: list[Path], arguments: list[str], workers: int) -> None:
     """Run `seehear prepare` on the clips and print its speed, and the memory of its largest process over time."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "videos"
         source.mkdir()
-        for path in clips:
-            (source / path.name).symlink_to(path.resolve())
-        seehear = Path(sys.executable).with_name("seehear")
-        command = [seehear, "prepare", source, Path(folder) / "out", "--face-model", model, "--workers", str(workers)]
+        for number, path in enumerate(clips):
+            (source / f"{number:06}-{path.name}").symlink_to(path.resolve())
+        command = [sys.executable, "-m", "seehear", "prepare", source, Path(folder) / "out", *arguments]
+        command += ["--workers", str(workers)]
         started = time.monotonic()
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         samples: list[float] = []
@@ -138,7 +147,7 @@ def measure_command(clips: list[Path], model: Path, workers: int) -> None:
     length = sum(json.loads(line)["frames"] for line in lines) / FRAME_RATE
     print(
         f"seehear prepare --workers {workers}: {length:.0f} s of video in {seconds:.1f} s, "
-        f"{length / seconds:.1f} × real time"
+        f"{length / seconds:.1f} × real time, {len(lines) / seconds:.1f} clips/s"
     )
     middle = len(samples) // 2
     print(

@@ -331,3 +331,17 @@ def test_a_text_in_another_form_is_noted_and_the_clip_kept(tmp_path: Path, prepa
     assert run.returncode == 0
     assert "note: texts that cannot be read: 1 (" in run.stdout
     assert known(Corpus.load(tmp_path / "out"))["test/zz/00001"] == (None, "zz")
+
+
+def test_a_crop_with_another_suffix_than_its_list_names(published: Path) -> None:
+    first = published / "crops" / "lrs3" / "test" / "zz" / "00001.mp4"
+    first.rename(first.with_suffix(".avi"))
+    contents = read_layout(
+        "usr", published / "crops", published / "out", lists=published / "lists" / "test.csv",
+        audio=published / "sounds", units=published / "units.txt",
+    )  # fmt: skip
+    assert [(source.id, source.path.suffix, source.frames) for source in contents.sources] == [
+        ("lrs3/test/zz/00001", ".avi", 12), ("lrs3/test/zz/00002", ".mp4", 15),
+    ]  # fmt: skip
+    assert contents.sources[0].sound == published / "sounds" / "lrs3" / "test" / "zz" / "00001.wav"
+    assert contents.splits == {"test": ["lrs3/test/zz/00001", "lrs3/test/zz/00002", "lrs3/test/zz/00009"]}

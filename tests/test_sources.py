@@ -60,24 +60,25 @@ def test_sound_files_become_clips_without_a_picture(
     for name, (codec, rate) in SOUNDS.items():
         make_media(source / name, duration=2.41, video_codec=None, audio_codec=codec, rate=rate)
     write_sphere(source / "i.sph", np.round(read_audio(source / "a.wav") * 32767).astype(np.int16))
+    shutil.copy(source / "i.sph", source / "j.WAV")  # as TIMIT calls them
     monkeypatch.setenv("SEEHEAR_FACE_MODEL", str(tmp_path / "none.task"))  # it is not looked for
 
     run = prepare(source, out)
 
     assert run.returncode == 0, run.stdout
-    assert "note: clips with sound alone: 9" in run.stdout
+    assert "note: clips with sound alone: 10" in run.stdout
     corpus = Corpus.load(out)
-    assert sorted(corpus.utterances) == list("abcdefghi")
+    assert sorted(corpus.utterances) == list("abcdefghij")
     for id, utterance in corpus.utterances.items():
         assert (utterance.streams, utterance.frames in (60, 61)) == (Modality.AUDIO, True)
         assert times_of(corpus, id)["beep"] == pytest.approx((FLASH_START, FLASH_END), abs=0.03), id
-    assert {corpus.utterances[id].frames for id in "abi"} == {60}, "cut to whole frames"
+    assert {corpus.utterances[id].frames for id in "abij"} == {60}, "cut to whole frames"
     whole = read_audio(source / "b.flac")[: 60 * 640]
     np.testing.assert_allclose(corpus.read(corpus.utterances["b"]).audio, whole, atol=1e-4)
     assert all(line["streams"] == "a" and "misfit" not in line for line in lines_of(out / "crops.jsonl"))
     assert not (out / "contact-sheet.png").exists()
     again = prepare(source, out)
-    assert "ready from an earlier run: 9 clips; to do: 0" in again.stderr
+    assert "ready from an earlier run: 10 clips; to do: 0" in again.stderr
 
 
 def test_silent_videos_become_clips_without_sound(tmp_path: Path, prepare: Prepare) -> None:
@@ -229,3 +230,26 @@ def test_ready_crops_do_not_load_mediapipe(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["60", "False"]
+
+
+def test_lombard_voices(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
+    """Real recordings without a picture, with their texts and speakers."""
+    voices = shared / "data" / "lombard-voices"
+    source = tmp_path / "voices"
+    source.mkdir()
+    chosen = sorted(voices.glob("*.flac"))[::40]
+    for path in chosen:
+        (source / path.name).symlink_to(path)
+    assert prepare(source, tmp_path / "out", "--transcripts", voices / "transcripts.tsv").returncode == 0
+    corpus = Corpus.load(tmp_path / "out")
+    for path in chosen:
+        utterance = corpus.utterances[path.stem]
+        whole = read_audio(path)
+        assert (utterance.speaker, utterance.frames) == (path.stem[:3], len(whole) // 640)
+        assert utterance.text is not None
+        assert [word[0] for word in utterance.text.split()[:3]] == list(path.stem.split("-")[1][:3]), (
+            "named by its text"
+        )
+        audio = corpus.read(utterance).audio
+        assert audio is not None
+        np.testing.assert_allclose(audio, whole[: len(audio)], atol=1e-4)

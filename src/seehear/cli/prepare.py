@@ -105,6 +105,8 @@ def prepare(
     from seehear.preparation.sources import read_splits, with_speakers
     from seehear.preparation.transcripts import read_transcripts
 
+    if cropped and detector == "mediapipe":
+        raise ConfigError("--cropped and --detector mediapipe exclude each other")
     detector = "cropped" if cropped else detector
     if landmarks and detector != "auto":
         raise ConfigError(f"--landmarks and --{'cropped' if cropped else 'detector'} exclude each other")

@@ -189,7 +189,8 @@ def iter_audio(
     """
     with _open(path) as container:
         if _audio_stream(container) is None:
-            raise MediaError(f"{path}: no audio track")
+            undecodable = " that can be decoded" if container.streams.audio else ""
+            raise MediaError(f"{path}: no audio track{undecodable}")
     start = _start(path, _video_stream) if start is None else start
     with _open(path) as container:
         yield from _placed_sound(container, path, start, on_warning)

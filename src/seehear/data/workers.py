@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -54,7 +54,7 @@ def spread(
     jobs: Iterable[Job],
     processes: int,
     on_news: Callable[[Job, Any], None] = lambda job, news: None,
-) -> Iterator[tuple[Job, Result | Died]]:
+) -> Generator[tuple[Job, Result | Died], None, None]:
     """Each job with its result, as they become ready; before that, `on_news` is called with what it `tell`s.
 
     Every process calls `make_worker()` once and then the function it returned, once per job; all of them must be

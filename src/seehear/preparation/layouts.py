@@ -67,20 +67,18 @@ def read_layout(
 def _with_sound(contents: Contents, audio: Path) -> Contents:
     """The same videos with the sound files below `audio` that have their ids."""
     sounds = sounds_below(audio)
-    if not sounds.keys() & {source.id for source in contents.sources}:
-        first = next((source.id for source in contents.sources), "ID")
+    videos = {source.id: source for source in contents.sources if not source.is_sound}
+    paired = {id: make_source(id, video.name, video.path, sounds[id]) for id, video in videos.items() if id in sounds}
+    if not paired:
+        first = next(iter(videos), "ID")
         raise CorpusError(f"{audio} holds no sound file with the name of a video, such as {first}.wav")
-    sources = [
-        make_source(source.id, source.name, source.path, sounds[source.id]) if source.id in sounds else source
-        for source in contents.sources
-    ]
-    return contents._replace(sources=sources)
+    return contents._replace(sources=[paired.get(source.id, source) for source in contents.sources])
 
 
 def plain_folder(folder: Path, out: Path) -> Contents:
     """Any recordings, at any depth; neither transcripts nor splits."""
     sources, rejected = find_sources(folder, out)
-    if not sources and not rejected:
+    if not sources:
         raise CorpusError(f"{folder} holds no videos or sound files, such as .mp4, .mov, .wav, .flac")
     return Contents(sources, rejected)
 

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from seehear.data.corpus import read_lines
 from seehear.errors import ConfigError, CorpusError
-from seehear.preparation.sources import SOUND_SUFFIXES, VIDEO_SUFFIXES, Contents, Rejected, Source, make_source
+from seehear.preparation.sources import MEDIA_SUFFIXES, SOUND_SUFFIXES, Contents, Rejected, Source, make_source
 from seehear.preparation.transcripts import Transcription
 from seehear.tokenizer import Tokenizer
 
 FAULTS_SHOWN = 5
+CROP_SUFFIXES = (".mp4", ".avi")
+"""Of crops, where there is no file with the suffix that the list names."""
 SEPARATE_SUFFIXES = (".wav", ".flac")
 """Of the sound files that go with the crops."""
 
@@ -121,8 +123,8 @@ def _text(row: Row, tokenizer: Tokenizer | None, lists: Path) -> str:
 def _source(row: Row, folder: Path, audio: Path) -> Source | None:
     """The files of a row; None if the one that it names is missing."""
     is_sound = row.path.suffix.lower() in SOUND_SUFFIXES
-    suffix = row.path.suffix if row.path.suffix.lower() in SOUND_SUFFIXES | VIDEO_SUFFIXES else ".mp4"
-    path = _find(row, audio if is_sound else folder, (suffix,))
+    named = (row.path.suffix,) if row.path.suffix.lower() in MEDIA_SUFFIXES else ()
+    path = _find(row, audio, named) if is_sound else _find(row, folder, (*named, *CROP_SUFFIXES))
     if path is None:
         return None
     sound = None if is_sound else _find(row, audio, SEPARATE_SUFFIXES)

@@ -1,6 +1,7 @@
 """A source becomes a clip: its mouth cropped, its sound on the clock of the picture. Either may be missing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from seehear.data.face_model import face_model, file_sha256
 from seehear.data.faces import DETECT_EVERY, FaceDetector, LandmarksFile, MediaPipeDetector
 from seehear.data.media import Header, Warn, probe, read_audio, read_header
 from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
+from seehear.data.workers import spread
 from seehear.errors import FaceError, MediaError
 from seehear.listening.options import ListeningOptions, WindowOptions
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Modality
@@ -64,21 +66,25 @@ class CropSettings:
         if self.detector != "auto" or not videos:
             return self.detector if videos else NO_PICTURES
         found = NO_PICTURES
-        for path in videos:
-            header = _header_or_none(path)
-            if header is not None and header.has_video:
-                if header.size != READY_SIZE:
-                    return "mediapipe"
-                found = "cropped"
+        with closing(spread(_header_reader, videos, 1)) as headers:  # another process: a file may be what kills it
+            for _, header in headers:
+                if isinstance(header, Header) and header.has_video:
+                    if header.size != READY_SIZE:
+                        return "mediapipe"
+                    found = "cropped"
         return found
 
 
-def _header_or_none(path: Path) -> Header | None:
-    """The header of a video; None of one that cannot be opened, which is rejected when its turn comes."""
-    try:
-        return read_header(path)
-    except MediaError:
-        return None
+def _header_reader() -> Callable[[Path], Header | None]:
+    """Reads headers; None for a file that cannot be opened, which is rejected when its turn comes."""
+
+    def read(path: Path) -> Header | None:
+        try:
+            return read_header(path)
+        except MediaError:
+            return None
+
+    return read
 
 
 class Reading(NamedTuple):

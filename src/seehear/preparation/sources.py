@@ -18,6 +18,7 @@ SOUND_SUFFIXES = frozenset(
     for suffix in "aac ac3 aif aiff amr au caf flac m4a mka mp3 oga ogg opus sph w64 wav weba wma wv".split()  # noqa: SIM905
 )
 """Of files from which only sound is taken, whatever else they hold."""
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | SOUND_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Reje
 def _media_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
     """Videos and sound files below `folder` but not below `leave_out`, by name."""
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        known = path.suffix.lower() in VIDEO_SUFFIXES | SOUND_SUFFIXES
-        if known and not hidden and path.is_file() and not (leave_out and path.is_relative_to(leave_out)):
-            yield path
+        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not hidden and not (leave_out and path.is_relative_to(leave_out)):
+                yield path
 
 
 def sounds_below(folder: Path) -> dict[str, Path]:
