@@ -188,6 +188,9 @@ def test_subtitles_give_labelled_clips(source: Path, tmp_path: Path, prepare: Pr
         {"start": 35.0, "end": 100.0, "reason": "it is longer than 24 s", "text": "credits"},
         {"start": 110.0, "end": 111.0, "reason": "it lies outside the recording", "text": "beyond"},
     ]
+    (source / "short.vtt").write_text(vtt.replace("green", "red"), encoding="utf-8")
+    prepare(source, out)
+    assert texts(out)["short"] == "place red now", "what lies beside a recording comes before what it was"
     assert "given times that are not used: 4 (it overlaps with another text: 2, it is longer than 24 s: 1" in run.stdout
 
 
@@ -248,6 +251,22 @@ def test_times_that_cannot_be_used_cost_their_recording(
     assert run.returncode == 1
     assert f"rejected film.mp4: {reason}" in run.stdout
     assert texts(tmp_path / "out") == {"short": None}
+
+
+def test_a_file_that_cannot_be_read_is_only_noted_where_it_is_not_needed(
+    source: Path, tmp_path: Path, prepare: Prepare
+) -> None:
+    (source / "film.srt").write_text(SRT, encoding="utf-8")
+    (source / "short.vtt").write_text("no WebVTT")
+    (tmp_path / "t.tsv").write_text("short\tgreen\n")
+    run = prepare(source, tmp_path / "out", "--transcripts", tmp_path / "t.tsv")
+    assert run.returncode == 0
+    assert "note: files with times that cannot be read: 1 (short.vtt is no WebVTT: its first line" in run.stdout
+    assert texts(tmp_path / "out") == {"film-0001": "bin blue", "film-0002": "set white", "short": "green"}
+    (source / "film.srt").write_bytes(b"\xff")
+    run = prepare(source, tmp_path / "out")
+    assert "rejected film.mp4: film.srt is not UTF-8 (byte 0); save it as UTF-8" in run.stdout
+    assert [path.name for path in (tmp_path / "out" / "clips").iterdir()] == ["short.mp4"]
 
 
 # What cannot be cut

@@ -199,8 +199,9 @@ def test_a_table_beside_a_recording(tmp_path: Path) -> None:
 def test_which_file_lies_beside_a_recording(tmp_path: Path) -> None:
     film = tmp_path / "film.v2"
     (tmp_path / "film.srt").touch()
-    (tmp_path / "film.v2.json").write_text('{"title": "metadata"}')
-    assert find_times([tmp_path]) == {tmp_path / "film": tmp_path / "film.srt"}
+    for other in ('{"title": "metadata"}', "[[1, 2], [3, 4]]", '[{"box": 1}]', "7"):
+        (tmp_path / "film.v2.json").write_text(other)
+        assert find_times([tmp_path]) == {tmp_path / "film": tmp_path / "film.srt"}
     (tmp_path / "film.v2.json").write_text('{"segments": []}')
     assert find_times([tmp_path])[film] == tmp_path / "film.v2.json"
     (tmp_path / "film.v2.SRT").touch()

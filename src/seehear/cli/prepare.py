@@ -127,7 +127,6 @@ def prepare(
                 out,
                 settings,
                 windows,
-                transcripts=known,
                 splits=contents.splits if named is None else named,
                 workers=workers or available_cores(),
                 on_clip=progress.advance,

@@ -1,7 +1,7 @@
 """What is known to be said in the recordings of a folder: from a table, and from files that lie beside them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ class Label(NamedTuple):
     """Where its cues come from: a file's name, or `TABLE`."""
     whole: bool = False
     """There is one text for all of it, and no times."""
+    fault: str | None = None
+    """What is wrong with the file beside it."""
 
     @property
     def cues(self) -> tuple[Cue, ...]:
@@ -36,19 +38,20 @@ NOTHING = Label(Transcription(""))
 class Labels:
     """What is known of recordings and parts."""
 
-    by_id: dict[str, Label] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    """Recordings, by id, beside which lies a file that cannot be read, and why."""
+    by_id: dict[str, Label]
 
     def of(self, id: str) -> Label:
         """What is known of the recording or part `id`."""
         return self.by_id.get(id, NOTHING)
 
 
-def collect_labels(sources: Sequence[Source], transcripts: Mapping[str, Transcription]) -> Labels:
+def collect_labels(
+    sources: Sequence[Source], transcripts: Mapping[str, Transcription], *, from_earlier_run: bool = False
+) -> Labels:
     """The labels of `sources` by `transcripts` and the files beside them; those of parts by `transcripts` alone.
 
-    A transcript may name a recording with its suffix. Its times come before those of a file, its text before theirs.
+    A transcript may name a recording with its suffix. Its times come before those of a file, its text before theirs,
+    unless the transcripts are `from_earlier_run`.
     """
     ids = {source.name: source.id for source in sources}
     given = {ids.get(key, key): text for key, text in reversed([*transcripts.items()])}
@@ -60,10 +63,10 @@ def collect_labels(sources: Sequence[Source], transcripts: Mapping[str, Transcri
         try:
             found = of_cues(read_cues(path))
         except CorpusError as error:
-            labels.faults[source.id] = str(error).replace(f"{path}", path.name, 1)
+            labels.by_id[source.id] = label._replace(fault=str(error).replace(f"{path}", path.name, 1))
             continue
-        text, speaker, _ = label.transcription
-        merged = Transcription(text or found.text, speaker or found.speaker, found.cues)
+        first, second = (found, label.transcription) if from_earlier_run else (label.transcription, found)
+        merged = Transcription(first.text or second.text, first.speaker or second.speaker, found.cues)
         labels.by_id[source.id] = Label(merged, path.name) if found.cues else label
     return labels
 

@@ -41,6 +41,8 @@ class Plan:
     """What there is to do."""
 
     labels: Labels
+    transcripts: Mapping[str, Transcription]
+    """Those that are given for this run."""
     ids: frozenset[str]
     """Of all recordings."""
     todo: list[Job] = field(default_factory=list)
@@ -79,29 +81,37 @@ def make_plan(
     """
     cut_before = _claim_settings(out, settings.record(contents.sources)).get("longest")
     _remove_unfinished(out)
-    labels = collect_labels(contents.sources, _earlier_texts(out) if transcripts is None else transcripts)
+    if transcripts is None:
+        labels = collect_labels(contents.sources, _earlier_texts(out), from_earlier_run=True)
+    else:
+        labels = collect_labels(contents.sources, transcripts)
     ids = frozenset(source.id for source in contents.sources)
-    plan = Plan(labels, ids, rejected=[*contents.rejected], notes=[*contents.notes])
+    plan = Plan(labels, transcripts or {}, ids, rejected=[*contents.rejected], notes=[*contents.notes])
     finished = _Finished(out, windows, cut_before, table_is_known=transcripts is not None)
     clashes = _clashes(contents.sources)
     for source in contents.sources:
-        clash = clashes.get(source.id)
-        if fault := labels.faults.get(source.id):
-            plan.rejected.append(Rejected(source.name, fault))
-        elif not clash and (cut := finished.cut(source, labels)):
+        job = Job(source, labels.of(source.id), clashes.get(source.id))
+        if cut := finished.cut(job):
             plan.cuts.append(replace(cut, source=source))
             plan.done += cut.parts
-        elif clip := finished.clip(source):
+        elif clip := finished.clip(job):
             plan.done.append(replace(clip, source=source))
         else:
-            plan.todo.append(Job(source, labels.of(source.id), clash))
+            plan.todo.append(job)
     if transcripts is None:
         _forget_parts(plan)
-    pairs = [source.id for source in contents.sources if source.sound]
-    plan.notes += [count("clips with the sound of a separate file", pairs)] if pairs else []
-    long = [clip.source.id for clip in plan.done if clip.frames > round(windows.longest * FRAME_RATE)]
-    plan.notes += [count("clips of an earlier run that are longer and stay", long)] if long else []
+    plan.notes += _notes_on_plan(plan, contents.sources, round(windows.longest * FRAME_RATE))
     return plan
+
+
+def _notes_on_plan(plan: Plan, sources: Sequence[Source], most: int) -> list[str]:
+    """What is worth knowing before the work. Clips have at most so many frames now."""
+    notes = {
+        "clips with the sound of a separate file": [source.id for source in sources if source.sound],
+        "clips of an earlier run that are longer and stay": [c.source.id for c in plan.done if c.frames > most],
+        "files with times that cannot be read": [f for s in sources if (f := plan.labels.of(s.id).fault)],
+    }
+    return [count(what, ids) for what, ids in notes.items() if ids]
 
 
 def _forget_parts(plan: Plan) -> None:
@@ -124,15 +134,17 @@ class _Finished:
         changed = cut_before is not None and cut_before != windows.longest
         self._most = round(windows.longest * FRAME_RATE) if changed else None
 
-    def clip(self, source: Source) -> Prepared | None:
+    def clip(self, job: Job) -> Prepared | None:
         """The clip of a whole recording, unless it is longer than a limit that was another before."""
-        clip = self._clips.get((source.id, source.fingerprint))
-        return None if clip is None or (self._most is not None and clip.frames > self._most) else clip
+        clip = self._clips.get((job.source.id, job.source.fingerprint))
+        if clip is None or (job.label.fault and not job.label.whole):
+            return None
+        return None if self._most is not None and clip.frames > self._most else clip
 
-    def cut(self, source: Source, labels: Labels) -> Cut | None:
+    def cut(self, job: Job) -> Cut | None:
         """A long recording that would be cut at the same places. The times of a table stay if none is given now."""
-        cut, label = self._cuts.get((source.id, source.fingerprint)), labels.of(source.id)
-        if cut is None or label.whole:
+        cut, label = self._cuts.get((job.source.id, job.source.fingerprint)), job.label
+        if cut is None or label.whole or label.fault or job.clash:
             return None
         now = Cutting.at(self._windows, label.cues, label.origin)
         if not label.cues and not self._table_is_known and cut.cutting.times == TABLE:
@@ -186,7 +198,6 @@ def carry_out(
     settings: CropSettings,
     windows: WindowOptions,
     *,
-    transcripts: Mapping[str, Transcription] | None = None,
     splits: Mapping[str, Sequence[str]] | None = None,
     workers: int = 1,
     on_clip: Callable[[Prepared | Cut | Rejected], None] = lambda clip: None,
@@ -213,7 +224,7 @@ def carry_out(
     journal.rewrite()
     write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
     utterances = {clip.source.id: _utterance(clip, plan.labels) for clip in journal.clips}
-    notes = _notes([*utterances.values()], rejected, transcripts or {})
+    notes = _notes([*utterances.values()], rejected, plan.transcripts)
     parts = {cut.source.id: [part.source.id for part in cut.parts] for cut in journal.cuts}
     lists = _earlier_splits(out, {*utterances, *parts}) if splits is None else splits
     kept, lost = _splits(lists, {**{id: [id] for id in utterances}, **parts})

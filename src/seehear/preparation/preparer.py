@@ -48,6 +48,7 @@ class Preparer:
         cv2.setNumThreads(1)  # the processes share the cores already
         self.out, self.settings, self.windows = out, settings, windows
         self.reader = SourceReader(settings)
+        self._most = round(windows.longest * FRAME_RATE)
 
     def __call__(self, job: Job) -> Prepared | Cut | Rejected:
         """Write the clips of one recording. Raises `CorpusError` if the corpus cannot be written."""
@@ -63,15 +64,16 @@ class Preparer:
 
     def _prepare(self, job: Job) -> Prepared | Cut:
         """A clip or parts, by the length that the file states; the other, if it turns out to be wrong."""
+        if job.label.fault and not job.label.whole:
+            raise MediaError(job.label.fault)
         header = read_header(job.source.path)
-        most = round(self.windows.longest * FRAME_RATE)
         seconds = header.duration or self.reader.open(job.source, header).seconds
         if seconds > self.windows.longest + SURELY_LONG:
             cut = self._cut(job, header, seconds)
-            if cut.frames > most:
+            if cut.frames > self._most:
                 return cut
         clip, report, warnings = self.reader.read(job.source)
-        if clip.frames > most:
+        if clip.frames > self._most:
             return self._cut(job, header, clip.frames / FRAME_RATE)
         self._write(job.source.id, clip)
         return Prepared(job.source, clip.frames, report, clip.streams, warnings)
@@ -79,6 +81,8 @@ class Preparer:
     def _cut(self, job: Job, header: Header, seconds: float) -> Cut:
         """The parts of a long recording. Raises `MediaError` with the reason if it cannot be cut or has none."""
         source, label = job.source, job.label
+        if label.fault:
+            raise MediaError(label.fault)
         if label.whole:
             remedy = "give times, as subtitles beside it or as columns start and end, or a larger --longest"
             raise MediaError(f"it is {seconds:.0f} s long and has one transcript for the whole: {remedy}")
@@ -91,7 +95,7 @@ class Preparer:
         cutter = Cutter(recording, options, detector, label.cues or None)
         warnings: list[str] = []
         parts = tuple(self._parts(source, cutter, seconds, warnings))
-        if not parts:
+        if not parts and cutter.frames > self._most:
             raise MediaError(_why_none(cutter))
         cutting = Cutting.at(self.windows, label.cues, label.origin)
         skipped, unused = tuple(cutter.skipped), tuple(cutter.unused)

@@ -124,13 +124,15 @@ class SourceReader:
     def open(self, source: Source, header: Header) -> Recording:
         """The files of `source`, to be read in order. Raises `MediaError` if they cannot be read."""
         media = probe(source.path)
-        if source.is_sound or not (header.has_video or source.sound):
+        sound = None if source.sound is None else replace(probe(source.sound), start=0.0)
+        heard = sound or media
+        if (source.is_sound or sound or header.has_audio) and not heard.has_audio:
+            raise MediaError(f"{heard.path.name}: no audio track that can be decoded")
+        if source.is_sound or not (header.has_video or sound):
             return Recording(media, Modality.AUDIO)
         if not media.has_video:
             raise MediaError(f"{source.path}: no frame of the video can be decoded")
-        if source.sound is not None:
-            return Recording(media, Modality.AUDIOVISUAL, replace(probe(source.sound), start=0.0))
-        return Recording(media, Modality.AUDIOVISUAL if media.has_audio else Modality.VIDEO)
+        return Recording(media, Modality.AUDIOVISUAL if heard.has_audio else Modality.VIDEO, sound)
 
     def listening(self, modality: Modality, windows: WindowOptions, *, ready: bool) -> ListeningOptions:
         """How a long recording is read: the largest face of each part, or `ready` crops."""

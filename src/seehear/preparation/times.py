@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from seehear.preparation.cues import Cue
@@ -17,24 +16,25 @@ SUFFIXES = (*SUBTITLE_SUFFIXES, ".tsv", ".json")
 def find_times(folders: Iterable[Path]) -> dict[Path, Path]:
     """The files with times in `folders`, by their paths without the suffix: of several, the first by `SUFFIXES`.
 
-    An object in a `.json` without `segments` is something else, such as metadata.
+    A `.json` in which no list of objects with a start is found is something else, such as metadata.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
         files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
         for path in sorted(files, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
-            if path.with_suffix("") not in found and not _is_metadata(path):
+            if path.with_suffix("") not in found and (path.suffix.lower() != ".json" or _may_have_times(path)):
                 found[path.with_suffix("")] = path
     return found
 
 
-def _is_metadata(path: Path) -> bool:
-    if path.suffix.lower() != ".json":
-        return False
-    with suppress(ValueError, OSError):
+def _may_have_times(path: Path) -> bool:
+    """Whether a JSON file holds a list of objects with a start, itself or as `segments`; or is damaged."""
+    try:
         values = json.loads(path.read_bytes())
-        return isinstance(values, dict) and "segments" not in values
-    return False
+    except (ValueError, OSError):
+        return True
+    listed = values.get("segments") if isinstance(values, dict) else values
+    return isinstance(listed, list) and all(isinstance(entry, dict) and "start" in entry for entry in listed[:1])
 
 
 def read_cues(path: Path) -> list[Cue]:
