@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +19,7 @@ from conftest import Prepare
 from media_files import add_sound, write_video
 from seehear.data.clipfile import MouthClip, read_clip, write_clip
 from seehear.data.corpus import Corpus
-from seehear.data.media import iter_frames, read_audio
+from seehear.data.media import iter_frames, read_audio, read_header
 from seehear.data.validation import validate
 from seehear.modality import Modality
 from seehear.preparation.transcripts import read_transcripts
@@ -293,6 +294,21 @@ def test_the_stated_duration_may_be_wrong(tmp_path: Path, prepare: Prepare) -> N
     assert id == "broken-off"
     assert 150 < utterance.frames < 600, "it is short enough for a clip, whatever its header says"
     assert [path.name for path in (tmp_path / "out" / "clips").iterdir()] == ["broken-off.mp4"]
+
+
+def test_a_recording_that_does_not_state_its_duration(film: Path, tmp_path: Path, prepare: Prepare) -> None:
+    source = tmp_path / "videos"
+    source.mkdir()
+    with av.open(str(film)) as given, av.open(str(source / "live.mkv"), "w", options={"live": "1"}) as container:
+        tracks = {track.index: container.add_stream_from_template(track) for track in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.stream = tracks[packet.stream.index]
+                container.mux(packet)
+    assert read_header(source / "live.mkv").duration == 0
+    run = prepare(source, tmp_path / "out")
+    assert run.returncode == 0, run.stdout
+    assert list(texts(tmp_path / "out")) == [f"live-000{number}" for number in (1, 2, 3, 4)]
 
 
 # From run to run

@@ -99,6 +99,15 @@ def test_each_part_shows_its_largest_face(tmp_path: Path) -> None:
     assert "px at (26" in where[1]
 
 
+def test_a_silent_video_is_cut_where_lips_rest(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 350)
+    faces = [[face] for face in [*talking_in_turns(300), *talking(50, still=True)]]
+    parts, cutter = cut(path, V, ScriptedDetector(faces, every=3))
+    assert [part.clip.streams for part in parts] == [V, V]
+    assert [edge for part in times(parts) for edge in part] == pytest.approx([0, 5, 7, 14], abs=0.5)
+    assert cutter.between == pytest.approx(14 - sum(part.end - part.start for part in parts))
+
+
 # At given times
 
 

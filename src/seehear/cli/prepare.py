@@ -184,4 +184,5 @@ def _cuts(cuts: "Sequence[Cut]") -> Iterator[str]:
     if reasons:
         which = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
         yield f"  given times that are not used: {reasons.total()} ({which})"
-    yield f"  of each recording: {RECORDINGS}"
+    warned = sum(bool(cut.warnings) for cut in cuts)
+    yield f"  of each recording: {RECORDINGS}" + (f"; with warnings: {warned}" if warned else "")
