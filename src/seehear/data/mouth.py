@@ -87,7 +87,8 @@ class TrackReport:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrackReport":
         """The report of a JSON object with these fields. Raises `TypeError` for any other."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
