@@ -10,6 +10,7 @@ import pytest
 import seehear
 from conftest import random_clip
 from seehear.data.clipfile import write_clip
+from seehear.data.mouth import ready_report
 from seehear.decoding.join import PlacedWord
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import MediaError
@@ -286,7 +287,7 @@ def told(tokenizer: Tokenizer, *parts: tuple[Window, int | None, str], by_face: 
     assembly = Assembly("x.mp4", Path("x.mp4"), tokenizer, word_times=False, by_face=by_face)
     assembly.opened = Opened(60.0, AV, "")
     for window, face, text in parts:
-        mouth = None if face is None else Mouth(face, np.zeros((1, 96, 96), np.uint8), 1.0, "the only face")
+        mouth = None if face is None else Mouth(face, np.zeros((1, 96, 96), np.uint8), 1.0, ready_report(96))
         heard = said(text, tokenizer, frames=window.end - window.start)
         assembly.add(Piece(window, AV, "", None), A if face is None else AV, mouth, heard)
     return assembly.transcript()
@@ -344,14 +345,16 @@ def test_what_is_not_believed_is_told(tokenizer: Tokenizer) -> None:
 
 
 def test_without_sound_who_moves_most_speaks(tokenizer: Tokenizer) -> None:
-    mouths = tuple(Mouth(n, np.zeros((5, 96, 96), np.uint8), motion, "") for n, motion in enumerate((1.0, 3.0, 2.0)))
+    mouths = tuple(
+        Mouth(n, np.zeros((5, 96, 96), np.uint8), motion, ready_report(96)) for n, motion in enumerate((1.0, 3.0, 2.0))
+    )
     piece = Piece(Window(0, 5, 0, 5), V, "", None, mouths)
     assert speaking(piece, Scripted(lambda item: said("", tokenizer))).face == 1
 
 
 def test_who_makes_what_is_heard_most_probable_speaks(recognizer: Recognizer) -> None:
     transcriber = Transcriber(recognizer.model, recognizer.tokenizer, CTC)
-    mouths = tuple(Mouth(n, random_clip(20, n).video, 0.0, "") for n in range(3))
+    mouths = tuple(Mouth(n, random_clip(20, n).video, 0.0, ready_report(96)) for n in range(3))
     piece = Piece(Window(0, 20, 0, 20), AV, "", random_clip(20).audio, mouths)
     heard = transcriber.greedily([Input(A, 20, piece.audio, None)])
     scores = transcriber.score(heard * 3, [Input(V, 20, None, mouth.frames) for mouth in mouths])

@@ -38,7 +38,7 @@ def test_a_transcript_may_name_the_speaker(tmp_path: Path) -> None:
         ("t.csv", 'a,one, two, three, four\nb,"open\n', ["line 1: 5 columns", "quote a text", "line 2: unexpected"]),
         ("t.csv", 'a,"two\nlines"\nb\n', ["line 3: no text"]),
         ("t.jsonl", '{"id": "a"}\n[]\n{"id": 1, "text": "x"}\n{', ["line 1: must", "line 2", "line 3", "line 4: not"]),
-        ("t.doc", "a\tgreen\n", ["transcripts are .tsv, .csv or .jsonl"]),
+        ("t.doc", "a\tgreen\n", ["transcripts are .tsv, .csv, .jsonl or .json"]),
         ("t.tsv", b"a\t\xff\n", ["is not UTF-8"]),
     ],
     ids=["tsv", "csv", "csv of several lines", "jsonl", "suffix", "encoding"],

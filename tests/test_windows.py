@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from seehear.errors import ConfigError
 from seehear.listening.options import WindowOptions
-from seehear.listening.windows import Window, Windower
+from seehear.listening.windows import GivenWindows, Window, Windower
 
 OPTIONS = WindowOptions(longest=10.0, pause=0.8, margin=1.0, overlap=1.6)
 """250 frames at most, 200 of them speech; pauses of 20 frames, margins of 25, overlaps of 40."""
@@ -155,3 +155,16 @@ def test_tight_windows_keep_their_overlaps() -> None:
     assert (tight, tight.own) == (Window(20, 420, 25, 400, goes_on=True), (20, 380))
     tight = Window(380, 420, 400, 410, continues=True).without_margins(5)
     assert (tight, tight.own) == (Window(380, 415, 400, 410, continues=True), (420, 415))
+
+
+def test_given_windows_come_when_their_last_frame_is_known_and_hold_no_others_back() -> None:
+    windows = [Window(10, 60, 12, 58), Window(60, 90, 60, 88), Window(150, 205, 150, 198), Window(230, 260, 235, 255)]
+    given = GivenWindows(windows)
+    found, needed = [], []
+    for block in range(4):
+        given.add(np.zeros(50, bool), np.zeros(50))
+        needed.append((given.known, given.needed))
+        found.append(given.take(final=block == 3))
+    assert found == [[], windows[:2], [], [Window(150, 200, 150, 198)]], "what ends later is cut off, or left out"
+    assert needed == [(50, 10), (100, 10), (150, 150), (200, 150)]
+    assert given.needed == 200

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from seehear.data.workers import Died, spread
+from seehear.data.workers import Died, spread, tell
 from seehear.errors import CorpusError
 
 
@@ -47,3 +47,20 @@ def test_processes_that_never_start_are_not_tried_forever() -> None:
 
 def test_nothing_to_do_starts_nothing() -> None:
     assert list(spread(never_ready, [], processes=4)) == []
+
+
+def telling() -> Callable[[int], int]:
+    def work(number: int) -> int:
+        for step in range(number):
+            tell(step)
+        return number
+
+    return work
+
+
+def test_a_job_tells_how_far_it_is() -> None:
+    news: list[tuple[int, int]] = []
+    results = dict(spread(telling, [0, 1, 3], 2, lambda job, step: news.append((job, step))))
+    assert results == {0: 0, 1: 1, 3: 3}
+    assert sorted(news) == [(1, 0), (3, 0), (3, 1), (3, 2)]
+    tell("nobody")

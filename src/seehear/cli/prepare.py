@@ -1,13 +1,18 @@
 """`seehear prepare`: a folder of recordings becomes a corpus."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from seehear.cli import options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from seehear.preparation.journal import Cut
     from seehear.preparation.prepare import Outcome
 
 SHOWN = 20
@@ -30,7 +35,7 @@ def prepare(
     transcripts: Annotated[
         Path | None,
         typer.Option(
-            help="What is said: .tsv or .csv with columns id, text and perhaps speaker, or .jsonl with these."
+            help="What is said: .tsv or .csv with columns id, text, perhaps speaker, start and end, or .jsonl, .json."
         ),
     ] = None,
     splits: Annotated[
@@ -71,20 +76,28 @@ def prepare(
     max_gap: Annotated[
         int, typer.Option(min=0, help="Most frames in a row over which a face that is not found is interpolated.")
     ] = 25,
+    longest: Annotated[
+        float, typer.Option(help="Seconds of the longest clip; longer recordings are cut, at given times or pauses.")
+    ] = options.DEFAULT_WINDOWS.longest,
+    pause: Annotated[
+        float, typer.Option(help="Seconds of silence at which a long recording is cut.")
+    ] = options.DEFAULT_WINDOWS.pause,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per CPU core.")] = None,
 ) -> None:
     """Find the mouth in every video of SOURCE and write the corpus OUT.
 
     Sound files become clips with sound alone, silent videos clips with a picture alone; ID.mp4 and ID.wav are one clip.
-    An id is a recording's path below SOURCE without the suffix. A run that was interrupted goes on where it stopped;
-    recordings that are new or have changed are added. Every one that cannot be used is listed with the reason, and the
-    exit status is then 1; OUT holds the others.
+    An id is a recording's path below SOURCE without the suffix. Long recordings become parts ID-0001, ID-0002, …: at
+    the times of subtitles or of a table, beside them as ID.srt, ID.vtt, ID.tsv or ID.json, else at pauses. A run that
+    was interrupted goes on where it stopped; recordings that are new or have changed are added. Every one that cannot
+    be used is listed with the reason, and the exit status is then 1; OUT holds the others.
     """
     from rich.console import Console
 
     from seehear.cli.progress import ClipProgress
     from seehear.data.workers import available_cores
     from seehear.errors import ConfigError
+    from seehear.listening.options import WindowOptions
     from seehear.preparation import prepare as preparation
     from seehear.preparation.contact_sheet import write_contact_sheet
     from seehear.preparation.layouts import read_layout
@@ -99,22 +112,25 @@ def prepare(
         raise ConfigError(f"--landmarks and --{'cropped' if cropped else 'detector'} exclude each other")
     texts = read_transcripts(transcripts) if transcripts else None
     named = read_splits(splits) if splits else None
+    windows = WindowOptions(longest, pause)
 
     with preparation.claimed(out):
         contents = read_layout(layout, source, out, audio=audio, lists=lists, units=units)
         if contents.cropped and detector == "auto" and not landmarks:
             detector = "cropped"
         settings = CropSettings(face_model, landmarks, detector, detect_every, max_gap)
-        plan = preparation.make_plan(contents, out, settings)
+        known = contents.transcripts if texts is None else with_speakers(texts, contents)
+        plan = preparation.make_plan(contents, out, settings, windows, known)
         with ClipProgress(total=len(plan.todo), done_before=len(plan.done)) as progress:
             outcome = preparation.carry_out(
                 plan,
                 out,
                 settings,
-                transcripts=contents.transcripts if texts is None else with_speakers(texts, contents),
+                windows,
                 splits=contents.splits if named is None else named,
                 workers=workers or available_cores(),
                 on_clip=progress.advance,
+                on_news=progress.read,
             )
         sheet = write_contact_sheet(outcome.corpus, outcome.prepared)
     console = Console(soft_wrap=True, highlight=False)
@@ -125,8 +141,6 @@ def prepare(
 
 def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | None) -> None:
     """Print what there is now, what is not, and why."""
-    from collections import Counter
-
     from seehear.modality import FRAME_RATE, Modality
 
     for clip in outcome.rejected[:SHOWN]:
@@ -138,6 +152,8 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
     warned = sum(bool(clip.warnings) for clip in outcome.prepared)
     if warned:
         console.print(f"note: clips with warnings: {warned}, see {out / 'crops.jsonl'}", markup=False)
+    for line in _cuts(outcome.cuts):
+        console.print(line, markup=False)
     streams = Counter(clip.streams for clip in outcome.prepared)
     for modality, what in {Modality.AUDIO: "sound", Modality.VIDEO: "a picture"}.items():
         if streams[modality]:
@@ -148,3 +164,25 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
         console.print(f"  {name}: {len(outcome.corpus.split(name))} clips", markup=False)
     if sheet:
         console.print(f"look at {sheet}", markup=False)
+
+
+def _cuts(cuts: "Sequence[Cut]") -> Iterator[str]:
+    """What became of the long recordings."""
+    from seehear.modality import FRAME_RATE
+    from seehear.preparation.journal import RECORDINGS
+
+    if not cuts:
+        return
+    parts = sum(len(cut.parts) for cut in cuts)
+    minutes = sum(cut.frames for cut in cuts) / FRAME_RATE / 60
+    yield f"long recordings: {len(cuts)} of {minutes:.1f} minutes, cut into {parts} clips"
+    between = sum(cut.between for cut in cuts) / 60
+    skipped = [gap for cut in cuts for gap in cut.skipped]
+    faceless = sum(gap.end - gap.start for gap in skipped) / 60
+    yield f"  left out: {between:.1f} minutes between clips, {faceless:.1f} minutes without a usable face"
+    reasons = Counter(gap.reason for cut in cuts for gap in cut.unused)
+    if reasons:
+        which = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
+        yield f"  given times that are not used: {reasons.total()} ({which})"
+    warned = sum(bool(cut.warnings) for cut in cuts)
+    yield f"  of each recording: {RECORDINGS}" + (f"; with warnings: {warned}" if warned else "")

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seehear.modality import FRAME_RATE
-from seehear.preparation.prepare import Prepared
+from seehear.preparation.journal import Cut, Prepared
+from seehear.preparation.preparer import HowFar, Job
 from seehear.preparation.sources import Rejected
 
 LINE_EVERY = 10.0
@@ -19,7 +21,8 @@ LINE_EVERY = 10.0
 
 
 class ClipProgress:
-    """Progress over `total` clips on standard error; rejected clips are named as they come."""
+    """Progress over `total` recordings on standard error; rejected ones are named as they come, and of a long one is
+    shown how far it has been read."""
 
     def __init__(self, total: int, done_before: int = 0) -> None:
         self.total = total
@@ -50,19 +53,28 @@ class ClipProgress:
     ) -> None:
         self.bar.stop()
 
-    def advance(self, clip: Prepared | Rejected) -> None:
-        """Another clip is through."""
+    def advance(self, clip: Prepared | Cut | Rejected) -> None:
+        """Another recording is through."""
         self.clips += 1
         if isinstance(clip, Rejected):
             self.rejected += 1
             self.console.print(f"rejected {clip.source}: {clip.reason}", markup=False)
         else:
             self.frames += clip.frames
-        self.bar.update(self.task, advance=1, speed=self._speed())
+        self.bar.update(self.task, description="clips", advance=1, speed=self._speed())
         now = time.monotonic()
         if not self.console.is_terminal and (now - self.last_line > LINE_EVERY or self.clips == self.total):
             self.last_line = now
             self.console.print(f"{self.clips}/{self.total} clips, {self.rejected} rejected, {self._speed()}")
+
+    def read(self, job: Job, far: HowFar) -> None:
+        """So much of a long recording has been read."""
+        place = f"{job.source.name}: {_clock(far.read)} of {_clock(far.duration)}"
+        self.bar.update(self.task, description=escape(place))
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.last_line > LINE_EVERY:
+            self.last_line = now
+            self.console.print(place, markup=False)
 
     def _speed(self) -> str:
         return f"{self.frames / FRAME_RATE / (time.monotonic() - self.started):.1f} × real time"

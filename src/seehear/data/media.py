@@ -118,6 +118,8 @@ class Header:
     has_audio: bool
     size: tuple[int, int]
     """Width and height of the pictures as they are stored; (0, 0) where the file does not state them."""
+    duration: float = 0.0
+    """Seconds; 0 where the file does not state them."""
 
 
 def read_header(path: Path) -> Header:
@@ -127,7 +129,8 @@ def read_header(path: Path) -> Header:
         pictures = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
         context = pictures[0].codec_context if pictures else None
         size = (context.width, context.height) if context is not None else (0, 0)
-        return Header(bool(pictures), bool(container.streams.audio), size)
+        seconds = container.duration / 1_000_000 if container.duration else 0.0
+        return Header(bool(pictures), bool(container.streams.audio), size, seconds)
 
 
 def iter_frames(

@@ -5,10 +5,10 @@ eight stable points onto the mean face; the crop is the window around the lips t
 are applied in one warp, so a pixel is interpolated once and the window need not fall on whole pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -83,6 +83,12 @@ class TrackReport:
     enlargement: float
     """Pixels of the crop per pixel of the video."""
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrackReport":
+        """The report of a JSON object with these fields. Raises `TypeError` for any other."""
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -317,10 +323,14 @@ def read_cropped(path: Path, *, on_warning: Warn | None = None) -> MouthTrack:
         raise FaceError("the video has no frames")
     frames = np.stack(crops)
     require_picture(frames)
+    return MouthTrack(frames, ready_report(width))
+
+
+def ready_report(width: int) -> TrackReport:
+    """The report of ready crops in a video of this width."""
     enlargement = CROP_SIZE / width
     warnings = (f"the crop is enlarged {enlargement:.1f} times",) if enlargement > LARGEST_ENLARGEMENT else ()
-    report = TrackReport(1, "ready crops", 1.0, 0, 0.0, (0.0, 0.0), MEAN_EYE_DISTANCE, enlargement, warnings)
-    return MouthTrack(frames, report)
+    return TrackReport(1, "ready crops", 1.0, 0, 0.0, (0.0, 0.0), MEAN_EYE_DISTANCE, enlargement, warnings)
 
 
 def ready_crop(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

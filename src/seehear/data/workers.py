@@ -27,15 +27,35 @@ class Died:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Step:
+    """News of a job that is at work."""
+
+    news: Any
+
+
+_parent: Connection | None = None
+"""In a worker process, the connection to the one that gives it jobs."""
+
+
+def tell(news: Any) -> None:
+    """From within a job: how far it is, for `on_news` of `spread`. Nothing outside of a worker process."""
+    if _parent is not None:
+        _parent.send(_Step(news))
+
+
 def available_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(
-    make_worker: Callable[[], Callable[[Job], Result]], jobs: Iterable[Job], processes: int
+    make_worker: Callable[[], Callable[[Job], Result]],
+    jobs: Iterable[Job],
+    processes: int,
+    on_news: Callable[[Job, Any], None] = lambda job, news: None,
 ) -> Generator[tuple[Job, Result | Died], None, None]:
-    """Each job with its result, as they become ready.
+    """Each job with its result, as they become ready; before that, `on_news` is called with what it `tell`s.
 
     Every process calls `make_worker()` once and then the function it returned, once per job; all of them must be
     picklable. A process that dies is replaced and its job tried again. A `SeehearError` ends the run, raised here.
@@ -51,10 +71,13 @@ def spread(
                 process.give(*waiting.popleft())
                 busy[process.connection] = process
             for connection in wait(list(busy)):
-                process = busy.pop(connection)
-                try:
-                    result = process.connection.recv()
-                except (EOFError, OSError):
+                process = busy[connection]
+                result = process.receive()
+                if isinstance(result, _Step):
+                    on_news(process.job, result.news)
+                    continue
+                del busy[connection]
+                if result is _DEAD:
                     if process.attempt < ATTEMPTS:
                         waiting.appendleft((process.job, process.attempt + 1))
                     else:
@@ -67,6 +90,10 @@ def spread(
     finally:
         for process in [*busy.values(), *idle]:
             process.process.kill()
+
+
+_DEAD = object()
+"""What comes from a process that died."""
 
 
 class _Process(Generic[Job]):
@@ -88,6 +115,13 @@ class _Process(Generic[Job]):
         with suppress(OSError):
             self.connection.send(job)
 
+    def receive(self) -> Any:
+        """The next that it sends, or `_DEAD`."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return _DEAD
+
     def end(self) -> str:
         """How the dead process died."""
         self.process.join()
@@ -100,6 +134,8 @@ class _Process(Generic[Job]):
 
 def _serve(connection: Connection, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
     """A worker process: jobs in, results out, until the other end is closed."""
+    global _parent
+    _parent = connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from seehear.data.cuts import CutFinder
 from seehear.data.faces import FaceDetector
 from seehear.data.media import MediaInfo, Warn, iter_frames
-from seehear.data.mouth import MAX_GAP, FacesSeen, Placement, cut_all, place_track, ready_crop, require_picture
+from seehear.data.mouth import (
+    MAX_GAP,
+    FacesSeen,
+    Placement,
+    TrackReport,
+    cut_all,
+    place_track,
+    ready_crop,
+    ready_report,
+    require_picture,
+)
 from seehear.data.tracks import FaceTracker, Sighting, Track, followed_tracks
 from seehear.errors import FaceError
 from seehear.listening.activity import AROUND_MOTION, LIPS_MOVE, PICTURE_MOVES, lip_motion, picture_motion, widen
@@ -36,10 +46,18 @@ class Mouth(NamedTuple):
     """(T, 96, 96) grey, 25 a second."""
     motion: float
     """How much its lips move, to be compared with others of the window."""
-    where: str
-    """Which face that is: its size and place."""
-    notes: tuple[str, ...] = ()
-    """What is doubtful about the crop."""
+    report: TrackReport
+    """How good the crop is, and which face it shows."""
+
+    @property
+    def where(self) -> str:
+        """Which face that is: its size and place."""
+        return self.report.chosen
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is doubtful about the crop."""
+        return self.report.warnings
 
 
 class Lips(Protocol):
@@ -76,7 +94,8 @@ class FollowedFaces:
         self._detector = detector
         self._choice = options.face
         self._overlap = round(options.windows.overlap * FRAME_RATE)
-        self._max_gap = max(MAX_GAP, detector.every - 1)  # frames that nobody looks at are no gap
+        most = MAX_GAP if options.max_gap is None else options.max_gap
+        self._max_gap = max(most, detector.every - 1)  # frames that nobody looks at are no gap
         self._tracker = FaceTracker(self._max_gap)
         self._shots = CutFinder()
         self._read = 0  # frames that the first decoder has given
@@ -132,8 +151,7 @@ class FollowedFaces:
                 track.number,
                 crops[track.number],
                 float(np.mean([_motion(track, frame) for frame in track.frames])),
-                placements[track.number].report.chosen,
-                placements[track.number].report.warnings,
+                placements[track.number].report,
             )
             for track in chosen
         ]
@@ -227,6 +245,7 @@ class ReadyCrops:
 
     def __init__(self, info: MediaInfo, options: ListeningOptions, on_warning: Warn) -> None:
         self._path = info.path
+        self._report = ready_report(info.width)
         self._begins = _begins(info, options)
         self._frames = iter_frames(info.path, start=info.start, on_warning=on_warning)
         self._crops = np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
@@ -265,7 +284,7 @@ class ReadyCrops:
         if end - start - len(crops) > MAX_GAP or not len(crops):
             raise FaceError("the video has ended")
         require_picture(crops)
-        return [Mouth(0, _lengthened(crops, end - start), 1.0, "ready crops")]
+        return [Mouth(0, _lengthened(crops, end - start), 1.0, self._report)]
 
     def forget(self, before: int) -> None:
         """See `Lips`."""

@@ -47,5 +47,7 @@ class ListeningOptions:
     if it measures 96×96."""
     face: FaceChoice = "speaking"
     windows: WindowOptions = field(default_factory=WindowOptions)
+    max_gap: int | None = None
+    """Frames in a row over which a missing face is interpolated; None: `seehear.data.mouth.MAX_GAP`."""
     face_model: Path | None = None
     """MediaPipe's `.task` file; without it that of the cache, downloaded once if need be."""

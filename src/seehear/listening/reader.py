@@ -25,6 +25,7 @@ import numpy as np
 import seehear
 from seehear import errors
 from seehear.data.media import Warn
+from seehear.data.mouth import TrackReport
 from seehear.errors import MediaError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import ListeningOptions, WindowOptions
@@ -211,7 +212,7 @@ def pack(event: Event) -> Message:
         return {"opened": event}, []
     if isinstance(event, Read):
         return {"read": event.frames}, []
-    mouths = [{**mouth._asdict(), "frames": None} for mouth in event.mouths]
+    mouths = [{**mouth._asdict(), "frames": None, "report": asdict(mouth.report)} for mouth in event.mouths]
     header = {"window": event.window, "modality": event.modality, "reason": event.reason, "mouths": mouths}
     sound = [] if event.audio is None else [event.audio]
     return {**header, "moving": event.moving, "sound": len(sound)}, [*sound, *(mouth.frames for mouth in event.mouths)]
@@ -227,7 +228,7 @@ def unpack(message: Message) -> Event:
         return Read(header["read"])
     audio, pictures = (arrays[0], arrays[1:]) if header["sound"] else (None, arrays)
     mouths = (
-        Mouth(**{**facts, "frames": frames, "notes": tuple(facts["notes"])})
+        Mouth(**{**facts, "frames": frames, "report": TrackReport.from_json(facts["report"])})
         for facts, frames in zip(header["mouths"], pictures, strict=True)
     )
     return Piece(

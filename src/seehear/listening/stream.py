@@ -18,7 +18,7 @@ from seehear.errors import FaceError, MediaError
 from seehear.listening.activity import SoundActivity, even, sound_levels, widen
 from seehear.listening.lips import FollowedFaces, Lips, Mouth, ReadyCrops
 from seehear.listening.options import ListeningOptions
-from seehear.listening.windows import Window, Windower
+from seehear.listening.windows import Window, Windower, Windows
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME, Modality
 
 BLOCK = 10 * FRAME_RATE
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     reason: str
     """Why this modality."""
     audio: NDArray[np.float32] | None
-    """(640·T,) sound, made louder where it is faint."""
+    """(640·T,) sound; `listen` makes it louder where it is faint."""
     mouths: tuple[Mouth, ...] = ()
     moving: bool = False
     """Whether lips move in it."""
@@ -63,6 +63,13 @@ class Read(NamedTuple):
     frames: int
 
 
+class Skipped(NamedTuple):
+    """A window that cannot be used, because lips are asked for."""
+
+    window: Window
+    reason: str
+
+
 Event = Opened | Piece | Read
 
 
@@ -79,7 +86,36 @@ def listen(
     check_streams(info, options.modality)
     if options.windows.whole:
         check_length(path, info.duration)
-    yield from _Listener(info, options, on_warning, detector).pieces()
+    listener = _Listener(info, options, on_warning, detector, info, Windower(options.windows))
+    for event in listener.events():
+        if isinstance(event, Skipped):
+            first, last = event.window.start / FRAME_RATE, event.window.end / FRAME_RATE
+            on_warning(f"nothing is read from {first:.1f} to {last:.1f} s: {event.reason}")
+        elif isinstance(event, Piece):
+            yield event._replace(audio=None if event.audio is None else even(event.audio))
+        else:
+            yield event
+    listener.conclude()
+
+
+def segment(
+    info: MediaInfo,
+    options: ListeningOptions,
+    on_warning: Warn,
+    detector: FaceDetector | None = None,
+    *,
+    sound: MediaInfo | None = None,
+    windows: Windows | None = None,
+) -> Iterator[Event | Skipped]:
+    """The windows of a recording with its sound as it is, and those that are skipped: for material to learn from.
+
+    Pauses are those of the sound; where there is none, of the lips. `info` is what `probe` found. The sound comes from
+    the file `sound` if there is one. `windows` are taken in place of those that `options` ask for. Raises `MediaError`
+    if a file cannot be read.
+    """
+    windower = Windower(options.windows) if windows is None else windows
+    listener = _Listener(info, options, on_warning, detector, sound or info, windower, sound_decides=True)
+    yield from listener.events()
 
 
 def check_streams(info: MediaInfo, wanted: Modality | None) -> None:
@@ -143,12 +179,23 @@ class _Listener:
     """The state of `listen`."""
 
     def __init__(
-        self, info: MediaInfo, options: ListeningOptions, on_warning: Warn, detector: FaceDetector | None
+        self,
+        info: MediaInfo,
+        options: ListeningOptions,
+        on_warning: Warn,
+        detector: FaceDetector | None,
+        sound: MediaInfo,
+        windower: Windows,
+        *,
+        sound_decides: bool = False,
     ) -> None:
+        """With `sound_decides`, lips that move without sound are no speech, if there is sound at all."""
         self.info, self.options, self.wanted, self.warn = info, options, options.modality, on_warning
-        self.sound = self._open_sound() if info.has_audio and self.wanted is not Modality.VIDEO else None
+        self.sound = self._open_sound(sound) if sound.has_audio and self.wanted is not Modality.VIDEO else None
         self.lips = self._open_lips(detector) if info.has_video and self.wanted is not Modality.AUDIO else None
-        self.windower = Windower(options.windows)
+        self.windower = windower
+        self.sound_decides = sound_decides and self.sound is not None
+        self.given = 0
         self.seen = 0  # frames whose lips are known
         self.video_ended = self.lips is None
         self.moving = np.zeros(0, bool)  # of the frames from `windower.known` on
@@ -156,9 +203,9 @@ class _Listener:
         self.no_face: FaceError | None = None
         self.followed = False
 
-    def _open_sound(self) -> _Sound | None:
+    def _open_sound(self, info: MediaInfo) -> _Sound | None:
         try:
-            return _Sound(self.info, self.warn)
+            return _Sound(info, self.warn)
         except MediaError as error:
             if self.wanted is not None or not self.info.has_video:
                 raise
@@ -174,25 +221,28 @@ class _Listener:
         finder = detector or mediapipe_detector(self.options.face_model)
         return FollowedFaces(self.info, finder, self.options, self.warn)
 
-    def pieces(self) -> Iterator[Event]:
-        """What `listen` gives."""
+    def events(self) -> Iterator[Event | Skipped]:
+        """What `segment` gives."""
         streams = {Modality.AUDIO: self.sound, Modality.VIDEO: self.lips}
         there = [modality for modality, stream in streams.items() if stream is not None]
         modality = there[0] if len(there) == 1 else Modality.AUDIOVISUAL
         yield Opened(self.info.duration, modality, self._reason(self.sound is not None, ""))
-        given, final = 0, False
+        final = False
         while not final:
             final = self._advance()
             for window in self.windower.take(final=final):
                 if (piece := self._piece(window)) is not None:
-                    given += 1
+                    self.given += isinstance(piece, Piece)
                     yield piece
             self._forget()
             yield Read(self.windower.known)
+
+    def conclude(self) -> None:
+        """Raise `FaceError` if lips are needed and were read nowhere; warn if there was no window."""
         number = self.options.face
         if isinstance(number, int) and not self.followed and self.lips is not None and self.no_face is not None:
             raise FaceError(f"{self.info.path}: {self.no_face}; faces are counted from 0, as they appear")
-        if given:
+        if self.given:
             return
         absent = self.lips.absent if self.lips is not None else None
         error = self.no_face or (FaceError(absent) if absent else None)
@@ -242,7 +292,8 @@ class _Listener:
             loudness = sound_levels(self.sound.between(start, end))
             heard = self.sound.activity(loudness)
         self.activity = np.concatenate([self.activity, np.stack([heard, moving], axis=1)])
-        self.windower.add(heard | (moving & ~widen(heard, NEAR)), loudness)
+        unheard = moving & ~widen(heard, NEAR) & (not self.sound_decides)
+        self.windower.add(heard | unheard, loudness)
 
     def _forget(self) -> None:
         """Drop what no window to come can hold."""
@@ -253,7 +304,7 @@ class _Listener:
         if self.lips is not None:
             self.lips.forget(needed)
 
-    def _piece(self, window: Window) -> Piece | None:
+    def _piece(self, window: Window) -> Piece | Skipped | None:
         """What there is of a window; None if nothing is."""
         window, mouths, missing = self._look(window)
         self.followed |= bool(mouths)
@@ -263,13 +314,11 @@ class _Listener:
         asked = self.wanted is not None or (self.options.windows.whole and not mouths)
         listened = self.sound is not None and (heard or asked)
         if self.wanted is not None and self.wanted.uses_video and not mouths:
-            first, last = window.start / FRAME_RATE, window.end / FRAME_RATE
-            self.warn(f"nothing is read from {first:.1f} to {last:.1f} s: {missing}")
-            return None
+            return Skipped(window, missing)
         if not mouths and not listened:
             return None
         modality = Modality.AUDIOVISUAL if listened else Modality.VIDEO
-        audio = even(self.sound.between(window.start, window.end)) if self.sound is not None and listened else None
+        audio = self.sound.between(window.start, window.end) if self.sound is not None and listened else None
         reason = self._reason(listened, missing)
         return Piece(window, modality if mouths else Modality.AUDIO, reason, audio, tuple(mouths), moving)
 

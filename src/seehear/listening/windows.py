@@ -5,7 +5,9 @@ in which nobody speaks. What is longer than a window may be is cut where it is l
 there, so that each word is whole in one of them.
 """
 
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,60 @@ class Window(NamedTuple):
         start = self.start if self.continues else max(self.start, self.speech_start - kept)
         end = self.end if self.goes_on else min(self.end, self.speech_end + kept)
         return self._replace(start=start, end=max(start + 1, end))
+
+
+class Windows(Protocol):
+    """Takes what is known of each frame, in order, and gives windows, in order."""
+
+    @property
+    def needed(self) -> int:
+        """The first frame that a window to come may hold, at most `known`."""
+        ...
+
+    @property
+    def known(self) -> int:
+        """Frames taken in."""
+        ...
+
+    def add(self, active: NDArray[np.bool_], loudness: NDArray[np.float64]) -> None:
+        """Take in the next frames: whether there is speech, and how loud it is, on any scale."""
+        ...
+
+    def take(self, *, final: bool = False) -> list[Window]:
+        """The windows that nothing to come can change; with `final`, nothing more will come."""
+        ...
+
+
+class GivenWindows:
+    """Windows that are known from the start; those whose speech ends after the recording are left out."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        """`windows` are in order."""
+        self._waiting = deque(windows)
+        self._known = 0
+
+    @property
+    def needed(self) -> int:
+        """See `Windows`."""
+        return min(self._known, self._waiting[0].start) if self._waiting else self._known
+
+    @property
+    def known(self) -> int:
+        """See `Windows`."""
+        return self._known
+
+    def add(self, active: NDArray[np.bool_], loudness: NDArray[np.float64]) -> None:
+        """See `Windows`."""
+        self._known += len(active)
+
+    def take(self, *, final: bool = False) -> list[Window]:
+        """See `Windows`."""
+        ready = []
+        while self._waiting and (final or self._waiting[0].end <= self._known):
+            window = self._waiting.popleft()
+            if window.speech_end <= self._known:
+                ready.append(window._replace(end=min(window.end, self._known)))
+        return ready
 
 
 class Windower:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seehear.data.corpus import Corpus
 from seehear.modality import CROP_SIZE
-from seehear.preparation.prepare import Prepared
+from seehear.preparation.journal import Prepared
 
 COLUMNS = 6
 ROWS = 8

@@ -17,7 +17,9 @@ from seehear.data.media import Header, Warn, probe, read_audio, read_header
 from seehear.data.mouth import GEOMETRY_VERSION, MAX_GAP, MouthTrack, TrackReport, crop_video, read_cropped
 from seehear.data.workers import spread
 from seehear.errors import FaceError, MediaError
-from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from seehear.listening.options import ListeningOptions, WindowOptions
+from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Modality
+from seehear.preparation.parts import Recording
 from seehear.preparation.sources import Source
 
 DetectorName = Literal["auto", "mediapipe", "cropped"]
@@ -119,15 +121,38 @@ class SourceReader:
         _check_length(source, clip.frames, warnings.append)
         return Reading(clip, report, tuple(warnings))
 
-    def _crop(self, source: Source, header: Header, warn: Warn) -> MouthTrack:
-        """The mouth in `source`, found as the settings say."""
+    def open(self, source: Source, header: Header) -> Recording:
+        """The files of `source`, to be read in order. Raises `MediaError` if they cannot be read."""
+        media = probe(source.path)
+        sound = None if source.sound is None else replace(probe(source.sound), start=0.0)
+        heard = sound or media
+        if (source.is_sound or sound or header.has_audio) and not heard.has_audio:
+            raise MediaError(f"{heard.path.name}: no audio track that can be decoded")
+        if source.is_sound or not (header.has_video or sound):
+            return Recording(media, Modality.AUDIO)
+        if not media.has_video:
+            raise MediaError(f"{source.path}: no frame of the video can be decoded")
+        return Recording(media, Modality.AUDIOVISUAL if heard.has_audio else Modality.VIDEO, sound)
+
+    def listening(self, modality: Modality, windows: WindowOptions, *, ready: bool) -> ListeningOptions:
+        """How a long recording is read: the largest face of each part, or `ready` crops."""
+        detector: Literal["mediapipe", "cropped"] = "cropped" if ready else "mediapipe"
+        return ListeningOptions(modality, detector, "largest", windows, self.settings.max_gap)
+
+    def detector_of(self, source: Source, header: Header) -> FaceDetector | None:
+        """The detector for `source`; None if it is a ready crop."""
         settings, ready = self.settings, header.size == READY_SIZE
         if settings.landmarks:
-            detector: FaceDetector = LandmarksFile(settings.landmarks / f"{source.id}.npz")
-        elif settings.detector == "cropped" or (settings.detector == "auto" and ready):
+            return LandmarksFile(settings.landmarks / f"{source.id}.npz")
+        if settings.detector == "cropped" or (settings.detector == "auto" and ready):
+            return None
+        return self.detector
+
+    def _crop(self, source: Source, header: Header, warn: Warn) -> MouthTrack:
+        """The mouth in `source`, found as the settings say."""
+        settings, detector = self.settings, self.detector_of(source, header)
+        if detector is None:
             return read_cropped(source.path, on_warning=warn)
-        else:
-            detector = self.detector
         try:
             return crop_video(source.path, detector, max_gap=settings.max_gap, on_warning=warn)
         except FaceError as error:

@@ -1,7 +1,7 @@
 """The recordings of a folder, and the lists that come with them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ class Source:
     """The separate sound file of a video."""
     frames: int | None = None
     """Length that a list of the corpus states, in video frames."""
+
+    def part(self, number: int) -> "Source":
+        """The recording with the id of its part `number`, counted from 1."""
+        return replace(self, id=f"{self.id}-{number:04d}", frames=None)
 
     @property
     def is_sound(self) -> bool:

@@ -1,15 +1,19 @@
-"""Tables that say what is spoken in which recording: TSV, CSV or JSON lines."""
+"""Tables that say what is spoken in which recording, perhaps from when until when: TSV, CSV or JSON."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seehear.errors import CorpusError
+from seehear.preparation.cues import Cue, joined, parse_clock
 
 COLUMNS = ("id", "text", "speaker")
+TIMES = ("start", "end")
+TIMED = (*TIMES, "text")
+"""Columns of a table of times."""
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 FAULTS_SHOWN = 10
 
@@ -18,48 +22,107 @@ class Transcription(NamedTuple):
     """What is known about a recording."""
 
     text: str
+    """All that is said; where there are cues, their texts."""
     speaker: str | None = None
+    cues: tuple[Cue, ...] = ()
+    """Its parts, where their times are known."""
 
 
 def read_transcripts(path: Path) -> dict[str, Transcription]:
     """The table in `path` by id.
 
-    TSV and CSV have the columns id, text and perhaps speaker, in this order unless a first line names them; JSON lines
-    have these keys. Raises one `CorpusError` that lists the faulty lines.
+    TSV and CSV have the columns id, text and perhaps speaker, in this order unless a first line names them; with the
+    columns start and end there may be several lines of an id. JSON (a list of objects, or one a line) has these keys.
+    Raises one `CorpusError` that lists the faulty lines.
     """
-    suffix = path.suffix.lower()
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise CorpusError(f"the transcripts {path} cannot be read: {error.strerror}") from error
-    if suffix == ".jsonl":
-        rows = _json_rows(content)
-    elif suffix in DELIMITERS:
-        rows = _table_rows(content, DELIMITERS[suffix])
-    else:
-        raise CorpusError(f"{path}: transcripts are .tsv, .csv or .jsonl")
     transcripts: dict[str, Transcription] = {}
+    cues: dict[str, list[Cue]] = {}
     faults = []
-    for line, row in rows:
-        if isinstance(row, str):
-            faults.append(f"line {line}: {row}")
+    for line, row in _rows(path, ("id", "text")):
+        fault = row if isinstance(row, str) else _time_fault(row)
+        if fault or isinstance(row, str):
+            faults.append(f"line {line}: {fault}")
+        elif row.get("start"):
+            cues.setdefault(row["id"], []).append(_cue(row))
         elif row["id"] in transcripts:
             faults.append(f"line {line}: the id '{row['id']}' stands twice")
         else:
             transcripts[row["id"]] = Transcription(row["text"], row.get("speaker") or None)
+    _raise_faults(path, faults)
+    return transcripts | {id: of_cues(parts) for id, parts in cues.items()}
+
+
+def of_cues(cues: Sequence[Cue]) -> Transcription:
+    """The transcription of a recording whose `cues` are known."""
+    return Transcription(*joined(cues), tuple(cues))
+
+
+def read_times(path: Path) -> list[Cue]:
+    """The cues of a table of one recording: columns or keys start, end, text and perhaps speaker.
+
+    JSON may be what Whisper writes, an object with such `segments`. A TSV of whole numbers with no other columns is
+    Whisper's as well, in milliseconds. Raises one `CorpusError` that lists the faulty lines.
+    """
+    cues, faults, whole = [], [], True
+    for line, row in _rows(path, TIMED):
+        fault = row if isinstance(row, str) else _time_fault(row) or ("" if row.get("start") else "no start")
+        if fault or isinstance(row, str):
+            faults.append(f"line {line}: {fault}")
+        else:
+            cues.append(_cue(row))
+            whole &= set(row) == set(TIMED) and row["start"].isdecimal() and row["end"].isdecimal()
+    _raise_faults(path, faults)
+    if path.suffix.lower() == ".tsv" and whole:
+        return [cue._replace(start=cue.start / 1000, end=cue.end / 1000) for cue in cues]
+    return cues
+
+
+def _raise_faults(path: Path, faults: Sequence[str]) -> None:
     if faults:
         more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
         raise CorpusError(f"{path}: {'; '.join(faults[:FAULTS_SHOWN])}{more}")
-    return transcripts
 
 
-Row = dict[str, str] | str
+def read_text(path: Path) -> str:
+    """The text file `path`, in UTF-8 with or without a byte order mark. Raises `CorpusError` if it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise CorpusError(f"the transcripts {path} cannot be read: {error.strerror}") from error
+
+
+Values = dict[str, str]
+Row = Values | str
 """The values of a line, or what is wrong with it."""
 
 
-def _table_rows(content: str, delimiter: str) -> Iterator[tuple[int, Row]]:
+def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """The lines of a table with their numbers. Raises `CorpusError` if it is no such file."""
+    suffix, content = path.suffix.lower(), read_text(path)
+    if suffix in (".jsonl", ".json"):
+        return _json_rows(content, needed, lines=suffix == ".jsonl")
+    if suffix in DELIMITERS:
+        return _table_rows(content, DELIMITERS[suffix], needed)
+    raise CorpusError(f"{path}: transcripts are .tsv, .csv, .jsonl or .json")
+
+
+def _time_fault(row: Values) -> str | None:
+    """What is wrong with the times of a line, if it has any."""
+    for key in ("start", "end") if row.get("start") or row.get("end") else ():
+        if parse_clock(row.get(key, "")) is None:
+            return f"'{key}' is '{row.get(key, '')}', not seconds or HH:MM:SS.mmm"
+    return None
+
+
+def _cue(row: Values) -> Cue:
+    """The cue of a line whose times are right."""
+    start, end = (parse_clock(row[key]) or 0.0 for key in ("start", "end"))
+    return Cue(start, end, " ".join(row["text"].split()), row.get("speaker") or None)
+
+
+def _table_rows(content: str, delimiter: str, needed: Sequence[str]) -> Iterator[tuple[int, Row]]:
     file = io.StringIO(content, newline="")
     if delimiter == ",":
         reader = csv.reader(file, strict=True)
@@ -77,33 +140,52 @@ def _table_rows(content: str, delimiter: str) -> Iterator[tuple[int, Row]]:
             values = []
         if any(values):
             header = [value.lower() for value in values] if columns is None else []
-            columns = columns or (header if {"id", "text"} <= set(header) else COLUMNS)
+            columns = columns or (header if set(needed) <= set(header) else COLUMNS)
+            if columns is COLUMNS and needed is TIMED:
+                yield line, "there must be a first line with the columns start, end and text"
+                return
             if columns is not header:
-                yield line, _checked(values, columns)
+                yield line, _checked(values, columns, needed)
         line = reader.line_num + 1
 
 
-def _checked(values: Sequence[str], columns: Sequence[str]) -> Row:
+def _checked(values: Sequence[str], columns: Sequence[str], needed: Sequence[str]) -> Row:
     if len(values) > len(columns):
         return f"{len(values)} columns where there should be at most {len(columns)}; quote a text that has commas"
     row = dict(zip(columns, values, strict=False))
-    if not row.get("id"):
+    if "id" in needed and not row.get("id"):
         return "no id"
     return row if "text" in row else "no text"
 
 
-def _json_rows(content: str) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
+def _json_rows(content: str, needed: Sequence[str], *, lines: bool) -> Iterator[tuple[int, Row]]:
+    """The objects of JSON lines, or of one JSON list, where they are counted; it may be the `segments` of an object."""
+    for number, text in enumerate(content.split("\n") if lines else [content], start=1):
+        if not text.strip():
             continue
         try:
-            values = json.loads(line)
+            values = json.loads(text)
         except json.JSONDecodeError as error:
-            yield number, f"not valid JSON ({error.msg})"
+            yield error.lineno if not lines else number, f"not valid JSON ({error.msg})"
             continue
-        if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in ("id", "text")):
-            yield number, "must be an object with the texts 'id' and 'text'"
-        elif not isinstance(values.get("speaker", ""), str):
-            yield number, "'speaker' must be a text"
+        if lines:
+            yield number, _checked_object(values, needed)
         else:
-            yield number, {key: values[key].strip() for key in COLUMNS if key in values}
+            listed = values.get("segments") if isinstance(values, dict) else values
+            listed = listed if isinstance(listed, list) else [None]
+            yield from ((place, _checked_object(entry, needed)) for place, entry in enumerate(listed, start=1))
+
+
+def _checked_object(values: Any, needed: Sequence[str]) -> Row:
+    texts = [key for key in needed if key not in TIMES]
+    if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in texts):
+        return f"must be an object with the texts {' and '.join(repr(key) for key in texts)}"
+    if not isinstance(values.get("speaker") or "", str):
+        return "'speaker' must be a text"
+    times = {key: _as_text(values[key]) for key in TIMES if values.get(key) is not None}
+    return {key: values[key].strip() for key in COLUMNS if isinstance(values.get(key), str)} | times
+
+
+def _as_text(time: Any) -> str:
+    """A number of seconds as decimals: JSON may write 1e-05."""
+    return f"{time:.6f}" if isinstance(time, float) else str(time)

@@ -1,0 +1,83 @@
+"""What is known to be said in the recordings of a folder: from a table, and from files that lie beside them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from seehear.errors import CorpusError
+from seehear.preparation.cues import Cue
+from seehear.preparation.sources import Source
+from seehear.preparation.times import find_times, read_cues
+from seehear.preparation.transcripts import Transcription, of_cues
+
+TABLE = "the table of transcripts"
+
+
+class Label(NamedTuple):
+    """What is known of a recording."""
+
+    transcription: Transcription
+    origin: str | None = None
+    """Where its cues come from: a file's name, or `TABLE`."""
+    whole: bool = False
+    """There is one text for all of it, and no times."""
+    fault: str | None = None
+    """What is wrong with the file beside it."""
+
+    @property
+    def cues(self) -> tuple[Cue, ...]:
+        """Its parts, where their times are known."""
+        return self.transcription.cues
+
+
+NOTHING = Label(Transcription(""))
+
+
+@dataclass
+class Labels:
+    """What is known of recordings and parts."""
+
+    by_id: dict[str, Label]
+
+    def of(self, id: str) -> Label:
+        """What is known of the recording or part `id`."""
+        return self.by_id.get(id, NOTHING)
+
+
+def collect_labels(
+    sources: Sequence[Source], transcripts: Mapping[str, Transcription], *, from_earlier_run: bool = False
+) -> Labels:
+    """The labels of `sources` by `transcripts` and the files beside them; those of parts by `transcripts` alone.
+
+    A transcript may name a recording with its suffix. Its times come before those of a file, its text before theirs,
+    unless the transcripts are `from_earlier_run`.
+    """
+    ids = {source.name: source.id for source in sources}
+    given = {ids.get(key, key): text for key, text in reversed([*transcripts.items()])}
+    labels = Labels({id: _of_table(text) for id, text in given.items()})
+    for source, path in _beside(sources):
+        label = labels.of(source.id)
+        if label.cues:
+            continue
+        try:
+            found = of_cues(read_cues(path))
+        except CorpusError as error:
+            labels.by_id[source.id] = label._replace(fault=str(error).replace(f"{path}", path.name, 1))
+            continue
+        first, second = (found, label.transcription) if from_earlier_run else (label.transcription, found)
+        merged = Transcription(first.text or second.text, first.speaker or second.speaker, found.cues)
+        labels.by_id[source.id] = Label(merged, path.name) if found.cues else label
+    return labels
+
+
+def _of_table(text: Transcription) -> Label:
+    return Label(text, TABLE if text.cues else None, bool(text.text and not text.cues))
+
+
+def _beside(sources: Iterable[Source]) -> Iterable[tuple[Source, Path]]:
+    """Each of `sources` that has a file with times, and that."""
+    found = find_times({source.path.parent for source in sources})
+    for source in sources:
+        if path := found.get(source.path.with_suffix("")):
+            yield source, path

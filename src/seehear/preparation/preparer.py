@@ -1,0 +1,135 @@
+"""What a worker process does with one recording after the other: a clip, or if it is long, its parts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from seehear.data.clipfile import MouthClip, write_clip
+from seehear.data.media import Header, read_header
+from seehear.data.workers import tell
+from seehear.errors import CorpusError, DependencyError, FaceError, MediaError
+from seehear.listening.options import WindowOptions
+from seehear.modality import FRAME_RATE
+from seehear.preparation.cues import Cue, LeftOut
+from seehear.preparation.journal import Cut, Cutting, Place, Prepared
+from seehear.preparation.labels import Label
+from seehear.preparation.parts import Cutter
+from seehear.preparation.reading import CropSettings, SourceReader
+from seehear.preparation.sources import Rejected, Source
+
+SURELY_LONG = 1.0
+"""Seconds beyond the longest clip from which on a stated duration is believed: streams may end at different times."""
+
+
+class HowFar(NamedTuple):
+    """How much of a long recording has been read, in seconds; a worker tells that."""
+
+    read: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to prepare."""
+
+    source: Source
+    label: Label
+    clash: str | None = None
+    """Another recording that is called as a part of this one would be."""
+
+
+class Preparer:
+    """Prepares recordings."""
+
+    def __init__(self, out: Path, settings: CropSettings, windows: WindowOptions) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # the processes share the cores already
+        self.out, self.settings, self.windows = out, settings, windows
+        self.reader = SourceReader(settings)
+        self._most = round(windows.longest * FRAME_RATE)
+
+    def __call__(self, job: Job) -> Prepared | Cut | Rejected:
+        """Write the clips of one recording. Raises `CorpusError` if the corpus cannot be written."""
+        source = job.source
+        try:
+            return self._prepare(job)
+        except (FaceError, MediaError) as error:
+            return Rejected(source.name, str(error).removeprefix(f"{source.path}: "))
+        except (CorpusError, DependencyError):  # concern every clip
+            raise
+        except Exception as error:  # a fault of ours, or of a library: the others go on
+            return Rejected(source.name, f"unexpected {type(error).__name__}: {error}")
+
+    def _prepare(self, job: Job) -> Prepared | Cut:
+        """A clip or parts, by the length that the file states; the other, if it turns out to be wrong."""
+        if job.label.fault and not job.label.whole:
+            raise MediaError(job.label.fault)
+        header = read_header(job.source.path)
+        seconds = header.duration or self.reader.open(job.source, header).seconds
+        if seconds > self.windows.longest + SURELY_LONG:
+            cut = self._cut(job, header, seconds)
+            if cut.frames > self._most:
+                return cut
+        clip, report, warnings = self.reader.read(job.source)
+        if clip.frames > self._most:
+            return self._cut(job, header, clip.frames / FRAME_RATE)
+        self._write(job.source.id, clip)
+        return Prepared(job.source, clip.frames, report, clip.streams, warnings)
+
+    def _cut(self, job: Job, header: Header, seconds: float) -> Cut:
+        """The parts of a long recording. Raises `MediaError` with the reason if it cannot be cut or has none."""
+        source, label = job.source, job.label
+        if label.fault:
+            raise MediaError(label.fault)
+        if label.whole:
+            remedy = "give times, as subtitles beside it or as columns start and end, or a larger --longest"
+            raise MediaError(f"it is {seconds:.0f} s long and has one transcript for the whole: {remedy}")
+        if job.clash:
+            raise MediaError(f"a part of it would be called as {job.clash} is: rename one of them")
+        recording, detector = self.reader.open(source, header), None
+        if recording.modality.uses_video:
+            detector = self.reader.detector_of(source, header)
+        options = self.reader.listening(recording.modality, self.windows, ready=detector is None)
+        cutter = Cutter(recording, options, detector, label.cues or None)
+        warnings: list[str] = []
+        parts = tuple(self._parts(source, cutter, seconds, warnings))
+        if not parts and cutter.frames > self._most:
+            raise MediaError(_why_none(cutter))
+        cutting = Cutting.at(self.windows, label.cues, label.origin)
+        skipped, unused = tuple(cutter.skipped), tuple(cutter.unused)
+        return Cut(source, cutter.frames, parts, cutting, cutter.between, skipped, unused, tuple(warnings))
+
+    def _parts(self, source: Source, cutter: Cutter, seconds: float, warnings: list[str]) -> Iterator[Prepared]:
+        """Write each part of `source`, which lasts so many seconds, as it comes."""
+        parts = cutter.parts(warnings.append, lambda frames: tell(HowFar(frames / FRAME_RATE, seconds)))
+        for number, part in enumerate(parts, start=1):
+            own = source.part(number)
+            self._write(own.id, part.clip)
+            cue = part.cue or Cue(part.start, part.end, "")
+            place = Place(source.id, part.start, part.end, cue.text or None, cue.speaker)
+            yield Prepared(own, part.clip.frames, part.report, part.clip.streams, part.warnings, place)
+
+    def _write(self, id: str, clip: MouthClip) -> None:
+        try:
+            write_clip(clip_path(self.out, id), clip)
+        except OSError as error:
+            raise CorpusError(f"{self.out} cannot be written: {error.strerror or error}") from error
+
+
+def clip_path(out: Path, id: str) -> Path:
+    """Where the clip `id` lies in the corpus `out`."""
+    return out / "clips" / f"{id}.mp4"
+
+
+def _why_none(cutter: Cutter) -> str:
+    """Why a recording has no parts."""
+    for gaps, what in ((cutter.skipped, "parts shows a usable face"), (cutter.unused, "given times can be used")):
+        if gaps:
+            return f"none of its {len(gaps)} {what}: {_first(gaps)}"
+    return "nobody is heard in it" if cutter.recording.modality.uses_audio else "there are no lips that move"
+
+
+def _first(gaps: list[LeftOut]) -> str:
+    return f"from {gaps[0].start:.1f} to {gaps[0].end:.1f} s, {gaps[0].reason}"
