@@ -3,17 +3,22 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from conftest import Prepare
-from media_files import make_media
+from media_files import add_sound, make_media, write_video
 from seehear.data.corpus import Corpus
+from seehear.data.media import iter_frames, read_audio
 from seehear.errors import CorpusError
 from seehear.modality import Modality
+from seehear.preparation.cues import place_cues
 from seehear.preparation.layouts import LAYOUTS, read_layout
-from seehear.preparation.texts import TimedWord, read_align, read_lrs_text
+from seehear.preparation.texts import TimedWord, group_words, joined, read_align, read_lrs_text
+from seehear.preparation.transcripts import WORD_TIMES, Transcription
 
 PRETRAIN_TEXT = """Text:  AND SO I'M
 Conf:  4
@@ -31,10 +36,10 @@ def crop(path: Path, *, frames: int = 12, sound: str | None = "aac") -> Path:
     return make_media(path, duration=frames / 25, size=(96, 96), stripe=True, audio_codec=sound)
 
 
-def speech(path: Path, codec: str = "flac") -> Path:
+def speech(path: Path, codec: str = "flac", seconds: float = 0.5) -> Path:
     """A short sound file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return make_media(path, duration=0.5, video_codec=None, audio_codec=codec)
+    return make_media(path, duration=seconds, video_codec=None, audio_codec=codec)
 
 
 def write(path: Path, text: str) -> None:
@@ -99,6 +104,162 @@ def test_lrs2(tmp_path: Path, prepare: Prepare) -> None:
     }
     assert "note: lists of LRS2 that are not beside its folders: 1 (val.txt)" in run.stdout
     assert "note: clips of the split 'test' that are not in the corpus: 1 (main/999/00001)" in run.stdout
+
+
+# Long recordings whose words have times
+
+
+def sentences() -> "list[TimedWord]":
+    """100 words in 39 s, with the longest pauses after 5, 40, 70 and 97 words."""
+    pauses = {5: 1.5, 40: 0.6, 70: 0.5, 97: 2.0}
+    starts = np.cumsum([0.0 if n == 0 else 0.35 + pauses.get(n, 0.0) for n in range(100)])
+    return [TimedWord(f"W{n}", round(start, 2), round(start + 0.35, 2)) for n, start in enumerate(starts.tolist())]
+
+
+def lrs_text(words: "list[TimedWord]") -> str:
+    table = "".join(f"{word} {start:.2f} {end:.2f} 5.0\n" for word, start, end in words)
+    return f"Text:  {joined(words)}\nConf:  4\n\nWORD START END ASDSCORE\n{table}"
+
+
+def lines_of(path: Path) -> "list[dict[str, Any]]":
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_words_are_cut_at_the_longest_pause_away_from_the_ends() -> None:
+    words = sentences()
+    cues = group_words(words, 24.0)
+    assert [cue.text for cue in cues] == [joined(words[:40]), joined(words[40:])]
+    assert [(cue.start, cue.end) for cue in cues] == [(0.0, words[39].end), (words[40].start, words[99].end)]
+    assert [cue.text for cue in group_words(words, 20.0)] == [
+        joined(words[:40]), joined(words[40:70]), joined(words[70:]),
+    ]  # fmt: skip
+    assert [cue.text for cue in group_words(words, 100.0)] == [joined(words)]
+    even = [TimedWord(str(n), n / 2, (n + 1) / 2) for n in range(96)]
+    assert [len(cue.text.split()) for cue in group_words(even, 24.4)] == [48, 48], "without a pause, in the middle"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_word_is_in_one_clip_and_none_is_cut(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count, longest = int(rng.integers(1, 400)), float(rng.choice((5.2, 12.0, 24.0)))
+    steps = np.stack([rng.choice((0.0, 0.0, 0.1, 1.0), count), rng.uniform(0.05, 0.9, count)], axis=1)
+    times = np.cumsum(steps).round(2).reshape(-1, 2)
+    words = [TimedWord(f"W{n}", start, end) for n, (start, end) in enumerate(times.tolist())]
+    cues = group_words(words, longest)
+    assert " ".join(cue.text for cue in cues) == joined(words)
+    assert {cue.start for cue in cues} <= {word.start for word in words}
+    assert {cue.end for cue in cues} <= {word.end for word in words}
+    assert min(len(cue.text.split()) for cue in cues) >= (3 if longest > 6 else 1) or len(words) < 3
+    placed, left_out = place_cues(cues, longest)
+    assert left_out == []
+    assert [cue for cue, _ in placed] == [*cues]
+    assert max(window.end - window.start for _, window in placed) <= longest * 25
+
+
+def test_words_that_cannot_be_cut_or_have_no_order() -> None:
+    long = TimedWord("L", 1.0, 40.0)
+    cues = group_words([TimedWord("a", 0.0, 1.0), long, TimedWord("b", 50.0, 51.0)], 24.0)
+    assert [(cue.text, cue.start, cue.end) for cue in cues] == [("a", 0.0, 1.0), ("L", 1.0, 40.0), ("b", 50.0, 51.0)]
+    for times in ((0.0, 1.0, 0.9, 2.0), (1.0, 0.0, 2.0, 3.0), (-1.0, 0.0, 1.0, 2.0), (0.0, float("nan"), 1.0, 2.0),
+                  (0.0, 1.0, 2.0, float("inf"))):  # fmt: skip
+        assert group_words([TimedWord("a", *times[:2]), TimedWord("b", *times[2:])], 24.0) == ()
+    assert group_words([], 24.0) == ()
+
+
+def test_a_long_recording_is_cut_between_words(tmp_path: Path, prepare: Prepare) -> None:
+    source, out, words = tmp_path / "lrs3", tmp_path / "out", sentences()
+    crop(source / "pretrain" / "anna" / "00001.mp4", frames=1000)
+    write(source / "pretrain" / "anna" / "00001.txt", lrs_text(words))
+    shutil.copytree(source / "pretrain" / "anna", source / "pretrain" / "bert")
+    write(source / "pretrain" / "bert" / "00001.txt", lrs_text([words[1], words[0], *words[2:]]))
+    crop(source / "trainval" / "anna" / "00002.mp4")
+    write(source / "trainval" / "anna" / "00002.txt", PRETRAIN_TEXT)
+
+    run = prepare(source, out, "--layout", "lrs3")
+
+    assert run.returncode == 1
+    assert "rejected pretrain/bert/00001.mp4: it is 40 s long and has one transcript for the whole" in run.stdout
+    parts = {"pretrain/anna/00001-0001": words[:40], "pretrain/anna/00001-0002": words[40:]}
+    assert known(Corpus.load(out)) == {
+        **{id: (joined(own), "anna") for id, own in parts.items()},
+        "trainval/anna/00002": ("AND SO I'M", "anna"),
+    }
+    assert splits(Corpus.load(out)) == {"pretrain": [*parts], "trainval": ["trainval/anna/00002"]}
+    (recording,) = lines_of(out / "recordings.jsonl")
+    assert (recording["times"], recording["unused_times"], recording["without_face"]) == (WORD_TIMES, [], [])
+    places = {line["id"]: line["part"] for line in lines_of(out / "crops.jsonl") if "part" in line}
+    for id, own in parts.items():
+        assert -0.021 <= own[0].start - places[id]["start"] <= 0.221
+        assert -0.021 <= places[id]["end"] - own[-1].end <= 0.221
+
+
+def test_a_film_of_grid_is_cut_between_its_sentences(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
+    """Real speech with the times of its words: the longest pauses are those between clips."""
+    grid, folder, out = shared / "data" / "grid-s1", tmp_path / "lrs3" / "pretrain" / "s1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    rows = [line.split("\t") for line in (grid / "word_times.tsv").read_text().splitlines()]
+    ids = sorted({row[0] for row in rows if (grid / "clips" / f"{row[0]}.mp4").is_file()})[:3]
+    paths = [grid / "clips" / f"{id}.mp4" for id in ids]
+    words = [
+        [TimedWord(word, 3 * n + float(start), 3 * n + float(end)) for key, start, end, word in rows if key == id]
+        for n, id in enumerate(ids)
+    ]
+    pictures = [frame for path in paths for frame in iter_frames(path)]
+    sound = np.concatenate([read_audio(path, num_frames=75) for path in paths])
+    add_sound(write_video(tmp_path / "v.mp4", pictures), folder / "00001.mp4", sound)
+    write(folder / "00001.txt", lrs_text([word for clip in words for word in clip]))
+    model = shared / "models" / "face_landmarker.task"
+
+    run = prepare(tmp_path / "lrs3", out, "--layout", "lrs3", "--longest", "5.2", "--face-model", model)
+
+    assert run.returncode == 0, run.stdout
+    corpus = Corpus.load(out)
+    parts = corpus.split("pretrain")
+    assert " ".join(str(part.text) for part in parts) == " ".join(joined(clip) for clip in words)
+    assert len(parts) == 2
+    assert all(len(str(part.text).split()) % 6 == 0 for part in parts), "each sentence of GRID has six words"
+    heard = read_audio(folder / "00001.mp4")
+    for line in lines_of(out / "crops.jsonl"):
+        first, last = (round(line["part"][key] * 25) for key in ("start", "end"))
+        clip = corpus.read(corpus.utterances[line["id"]])
+        np.testing.assert_allclose(clip.audio, heard[first * 640 : last * 640], atol=1 / 32767)
+
+
+def test_word_times_from_run_to_run(tmp_path: Path, prepare: Prepare) -> None:
+    source, out, words = tmp_path / "lrs3", tmp_path / "out", sentences()
+    speech(source / "pretrain" / "anna" / "00001.flac", seconds=40)
+    write(source / "pretrain" / "anna" / "00001.txt", lrs_text(words))
+    speech(source / "test" / "carl" / "00001.flac")
+
+    def found() -> "tuple[list[tuple[str | None, str | None]], list[str]]":
+        corpus = Corpus.load(out)
+        pretrain = splits(corpus)["pretrain"]
+        return [known(corpus)[id] for id in pretrain], pretrain
+
+    prepare(source, out, "--layout", "lrs3")
+    first, clips = found(), [path.stat().st_ino for path in sorted((out / "clips").rglob("*.mp4"))]
+    for options in (("--layout", "lrs3"), ()):
+        assert "ready from an earlier run: 3 clips; to do: 0" in prepare(source, out, *options).stderr
+        assert found() == first
+        assert [path.stat().st_ino for path in sorted((out / "clips").rglob("*.mp4"))] == clips
+    assert "to do: 1" in prepare(source, out, "--layout", "lrs3", "--longest", "20").stderr
+    thirds = words[:40], words[40:70], words[70:]
+    ids = [f"pretrain/anna/00001-{number:04d}" for number in (1, 2, 3)]
+    assert found() == ([(joined(own), "anna") for own in thirds], ids)
+    assert "to do: 1" in prepare(source, out, "--layout", "lrs3", "--longest", "60").stderr
+    assert found() == ([(joined(words), "anna")], ["pretrain/anna/00001"])
+
+
+def test_word_times_of_lrs2_and_grid(tmp_path: Path) -> None:
+    words = sentences()
+    (tmp_path / "lrs2" / "main").mkdir(parents=True)
+    write(tmp_path / "lrs2" / "pretrain" / "5" / "00001.txt", lrs_text(words))
+    rows = [f"{round(start * 25_000)} {round(end * 25_000)} {word}\n" for word, start, end in words]
+    write(tmp_path / "grid" / "s1" / "00001.align", "".join(rows))
+    for layout, id, speaker in (("lrs2", "pretrain/5/00001", "5"), ("grid", "s1/00001", "s1")):
+        write(tmp_path / layout / f"{id}.mp4", "is not read here")
+        transcripts = read_layout(layout, tmp_path / layout, tmp_path / "out", 24.0).transcripts
+        assert transcripts == {id: Transcription(joined(words), speaker, group_words(words, 24.0), WORD_TIMES)}
 
 
 ALIGNMENT = "0 23750 sil\n23750 29500 bin\n29500 34000 blue\n34000 35500 sp\n35500 41000 at\n41000 74500 sil\n"
@@ -304,7 +465,7 @@ def test_another_layout_says_what_was_expected_and_what_is_there(tmp_path: Path,
 def test_a_layout_without_recordings_is_an_error(tmp_path: Path) -> None:
     crop(tmp_path / "test" / "00001.mp4")
     with pytest.raises(CorpusError, match=r"no place in the layout: 1 \(test/00001.mp4\)"):
-        read_layout("lrs3", tmp_path, tmp_path / "out")
+        read_layout("lrs3", tmp_path, tmp_path / "out", 24.0)
 
 
 def test_texts_with_times(tmp_path: Path) -> None:
@@ -337,7 +498,7 @@ def test_a_crop_with_another_suffix_than_its_list_names(published: Path) -> None
     first = published / "crops" / "lrs3" / "test" / "zz" / "00001.mp4"
     first.rename(first.with_suffix(".avi"))
     contents = read_layout(
-        "usr", published / "crops", published / "out", lists=published / "lists" / "test.csv",
+        "usr", published / "crops", published / "out", 24.0, lists=published / "lists" / "test.csv",
         audio=published / "sounds", units=published / "units.txt",
     )  # fmt: skip
     assert [(source.id, source.path.suffix, source.frames) for source in contents.sources] == [

@@ -115,7 +115,7 @@ def prepare(
     windows = WindowOptions(longest, pause)
 
     with preparation.claimed(out):
-        contents = read_layout(layout, source, out, audio=audio, lists=lists, units=units)
+        contents = read_layout(layout, source, out, longest, audio=audio, lists=lists, units=units)
         if contents.cropped and detector == "auto" and not landmarks:
             detector = "cropped"
         settings = CropSettings(face_model, landmarks, detector, detect_every, max_gap)

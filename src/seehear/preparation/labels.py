@@ -11,15 +11,13 @@ from seehear.preparation.sources import Source
 from seehear.preparation.times import find_times, read_cues
 from seehear.preparation.transcripts import Transcription, of_cues
 
-TABLE = "the table of transcripts"
-
 
 class Label(NamedTuple):
     """What is known of a recording."""
 
     transcription: Transcription
     origin: str | None = None
-    """Where its cues come from: a file's name, or `TABLE`."""
+    """Where its cues come from: a file's name, `TABLE` or `WORD_TIMES`."""
     whole: bool = False
     """There is one text for all of it, and no times."""
     fault: str | None = None
@@ -72,7 +70,7 @@ def collect_labels(
 
 
 def _of_table(text: Transcription) -> Label:
-    return Label(text, TABLE if text.cues else None, bool(text.text and not text.cues))
+    return Label(text, text.origin if text.cues else None, bool(text.text and not text.cues))
 
 
 def _beside(sources: Iterable[Source]) -> Iterable[tuple[Source, Path]]:

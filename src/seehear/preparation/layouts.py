@@ -15,8 +15,8 @@ from seehear.data.corpus import read_lines
 from seehear.errors import ConfigError, CorpusError
 from seehear.preparation.published_lists import read_published_lists
 from seehear.preparation.sources import Contents, Source, count, find_sources, make_source, sounds_below
-from seehear.preparation.texts import joined, read_align, read_lrs_text
-from seehear.preparation.transcripts import Transcription
+from seehear.preparation.texts import TimedText, group_words, joined, read_align, read_lrs_text
+from seehear.preparation.transcripts import WORD_TIMES, Transcription
 
 SHOWN = 8
 """Entries of a folder that an error lists."""
@@ -31,8 +31,8 @@ LRS2_LISTS = {"pretrain": "pretrain", "train": "main", "val": "main", "test": "m
 class Layout(Protocol):
     """Reads a folder. Raises one `CorpusError` that says what was expected and what is there."""
 
-    def __call__(self, folder: Path, out: Path) -> Contents:
-        """What `folder` holds, leaving out what lies below `out`."""
+    def __call__(self, folder: Path, out: Path, longest: float) -> Contents:
+        """What `folder` holds, leaving out what lies below `out`; cues are for clips of `longest` seconds."""
         ...
 
 
@@ -40,6 +40,7 @@ def read_layout(
     name: str,
     folder: Path,
     out: Path,
+    longest: float,
     *,
     audio: Path | None = None,
     lists: Path | None = None,
@@ -47,8 +48,9 @@ def read_layout(
 ) -> Contents:
     """What `folder` holds in the layout `name`, one of `LAYOUTS` or `usr`, leaving out what lies below `out`.
 
-    `audio` is a folder with the sound files of the videos; `lists` and `units` are those of the layout `usr`. Raises
-    `CorpusError` if something else is there, `ConfigError` if the arguments do not fit the layout.
+    Words that have times become cues for clips of `longest` seconds. `audio` is a folder with the sound files of the
+    videos; `lists` and `units` are those of the layout `usr`. Raises `CorpusError` if something else is there,
+    `ConfigError` if the arguments do not fit the layout.
     """
     if not folder.is_dir():
         raise CorpusError(f"{folder} is no folder of recordings")
@@ -57,7 +59,7 @@ def read_layout(
         return read_published_lists(folder, lists or folder, units, audio or folder)
     if lists or units:
         raise ConfigError("--lists and --units belong to --layout usr")
-    contents = LAYOUTS[name](folder, out)
+    contents = LAYOUTS[name](folder, out, longest)
     if not contents.sources:
         there = "; ".join(contents.notes) or "none at all"
         raise CorpusError(f"{folder} holds no recordings where the layout {name} has them: {there}")
@@ -75,7 +77,7 @@ def _with_sound(contents: Contents, audio: Path) -> Contents:
     return contents._replace(sources=[paired.get(source.id, source) for source in contents.sources])
 
 
-def plain_folder(folder: Path, out: Path) -> Contents:
+def plain_folder(folder: Path, out: Path, longest: float) -> Contents:
     """Any recordings, at any depth; neither transcripts nor splits."""
     sources, rejected = find_sources(folder, out)
     if not sources:
@@ -83,20 +85,20 @@ def plain_folder(folder: Path, out: Path) -> Contents:
     return Contents(sources, rejected)
 
 
-def lrs3(folder: Path, out: Path) -> Contents:
+def lrs3(folder: Path, out: Path, longest: float) -> Contents:
     """LRS3: SPLIT/SPEAKER/NAME.mp4 and .txt; the splits are folders."""
     splits = ("pretrain", "trainval", "test")
     expected = "folders pretrain, trainval, test with SPEAKER/NAME.mp4 and SPEAKER/NAME.txt"
     root = _root(folder, "lrs3", expected, lambda place: _has_folders(place, splits))
-    found = _sentences(root, out, splits)
+    found = _sentences(root, out, splits, longest)
     return found._replace(splits=_by_folder(found.sources))
 
 
-def lrs2(folder: Path, out: Path) -> Contents:
+def lrs2(folder: Path, out: Path, longest: float) -> Contents:
     """LRS2: main/SPEAKER/NAME.mp4 and .txt, the same in pretrain; the splits are lists beside these folders."""
     expected = "mvlrs_v1 with folders main, pretrain with SPEAKER/NAME.mp4 and SPEAKER/NAME.txt"
     root = _root(folder, "lrs2", expected, lambda place: _has_folders(place, ("main",)))
-    found = _sentences(root, out, ("main", "pretrain"))
+    found = _sentences(root, out, ("main", "pretrain"), longest)
     splits = {name: _lrs2_list(root, folder, name) for name in LRS2_LISTS}
     known = {name: ids for name, ids in splits.items() if ids}
     missing = [f"{name}.txt" for name in LRS2_LISTS if name not in known and name != "pretrain"]
@@ -112,18 +114,18 @@ def _lrs2_list(root: Path, folder: Path, name: str) -> list[str]:
     return [f"{LRS2_LISTS[name]}/{line.split()[0].removesuffix('.mp4')}" for line in lines if line.strip()]
 
 
-def _sentences(root: Path, out: Path, folders: Sequence[str]) -> Contents:
+def _sentences(root: Path, out: Path, folders: Sequence[str], longest: float) -> Contents:
     """FOLDER/SPEAKER/NAME.mp4 with NAME.txt beside it, as LRS2 and LRS3 are laid out."""
     everything, rejected = find_sources(root, out)
     sources = [source for source in everything if _depth(source) == 3 and source.id.split("/")[0] in folders]
     speakers = {source.id: source.id.split("/")[1] for source in sources}
     beside = {source.id: source.path.with_suffix(".txt") for source in sources}
     paths = {id: path for id, path in beside.items() if path.is_file()}
-    transcripts, notes = _read_texts(speakers, paths, lambda path: read_lrs_text(path).text)
+    transcripts, notes = _read_texts(speakers, paths, read_lrs_text, longest)
     return Contents(sources, rejected, transcripts, notes=_left_out(everything, sources) + notes)
 
 
-def grid(folder: Path, out: Path) -> Contents:
+def grid(folder: Path, out: Path, longest: float) -> Contents:
     """GRID: NAME.mpg in a folder of each speaker, NAME.align anywhere; sound alone for NAME.wav without a video.
 
     It has no official splits. Alignments that lie in no folder of a speaker are those of all speakers.
@@ -140,22 +142,32 @@ def grid(folder: Path, out: Path) -> Contents:
     paths = {source.id: found.get(keys[source.id]) or found.get((None, keys[source.id][1])) for source in sources}
     there = {id: path for id, path in paths.items() if path}
     speakers = {source.id: keys[source.id][0] for source in sources}
-    transcripts, notes = _read_texts(speakers, there, lambda path: joined(read_align(path)))
+    transcripts, notes = _read_texts(speakers, there, _aligned_text, longest)
     return Contents(sources, rejected, transcripts, notes=_left_out(everything, sources) + notes)
 
 
 def _read_texts(
-    speakers: Mapping[str, str | None], paths: Mapping[str, Path], read: Callable[[Path], str]
+    speakers: Mapping[str, str | None], paths: Mapping[str, Path], read: Callable[[Path], TimedText], longest: float
 ) -> tuple[dict[str, Transcription], list[str]]:
-    """Transcripts of clips with these `speakers`, from the files in `paths`, and a note of those in another form."""
-    texts, faulty = {}, []
+    """Transcripts of recordings with these `speakers`, from the files in `paths`, and a note of those in another form.
+
+    Where there are word times, the words are in cues for clips of `longest` seconds.
+    """
+    transcripts, faulty = {id: Transcription("", speaker) for id, speaker in speakers.items()}, []
     for id, path in paths.items():
         try:
-            texts[id] = read(path)
+            text, words = read(path)
         except CorpusError as error:
             faulty.append(str(error))
-    transcripts = {id: Transcription(texts.get(id, ""), speaker) for id, speaker in speakers.items()}
+        else:
+            transcripts[id] = Transcription(text, speakers[id], group_words(words, longest), WORD_TIMES)
     return transcripts, [count("texts that cannot be read", faulty)] if faulty else []
+
+
+def _aligned_text(path: Path) -> TimedText:
+    """The words of an alignment of GRID."""
+    words = read_align(path)
+    return TimedText(joined(words), words)
 
 
 def _grid_speaker(path: str) -> str | None:
@@ -164,7 +176,7 @@ def _grid_speaker(path: str) -> str | None:
     return next((match[1] for match in reversed(matches) if match), None)
 
 
-def librispeech(folder: Path, out: Path) -> Contents:
+def librispeech(folder: Path, out: Path, longest: float) -> Contents:
     """LibriSpeech: SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac and SPEAKER-CHAPTER.trans.txt; sound alone."""
     expected = "folders such as dev-clean with SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac and .trans.txt"
     root = _root(folder, "librispeech", expected, lambda place: any(place.glob("*-*/*/*/*.trans.txt")))
@@ -180,7 +192,7 @@ def librispeech(folder: Path, out: Path) -> Contents:
     return Contents(sources, rejected, transcripts, _by_folder(sources), notes=_left_out(everything, sources))
 
 
-def wildvsr(folder: Path, out: Path) -> Contents:
+def wildvsr(folder: Path, out: Path, longest: float) -> Contents:
     """WildVSR: videos/NAME.mp4, ready crops without sound, and labels.json with a text for each; one split, test."""
     expected = "a folder videos and labels.json"
     root = _root(folder, "wildvsr", expected, lambda place: (place / "labels.json").is_file())

@@ -22,11 +22,11 @@ from seehear.files import write_atomically
 from seehear.listening.options import WindowOptions
 from seehear.modality import FRAME_RATE
 from seehear.preparation.journal import Cut, Cutting, Journal, Prepared, read_clips, read_cuts, write_lines
-from seehear.preparation.labels import TABLE, Labels, collect_labels
+from seehear.preparation.labels import Labels, collect_labels
 from seehear.preparation.preparer import HowFar, Job, Preparer, clip_path
 from seehear.preparation.reading import NO_PICTURES, CropSettings
 from seehear.preparation.sources import Contents, Rejected, Source, count, read_splits
-from seehear.preparation.transcripts import Transcription
+from seehear.preparation.transcripts import TABLE, WORD_TIMES, Transcription
 
 SETTINGS = "prepare.json"
 REJECTED = "rejected.jsonl"
@@ -142,12 +142,12 @@ class _Finished:
         return None if self._most is not None and clip.frames > self._most else clip
 
     def cut(self, job: Job) -> Cut | None:
-        """A long recording that would be cut at the same places. The times of a table stay if none is given now."""
+        """A long recording that would be cut at the same places. Times of a table or layout stay if none is given."""
         cut, label = self._cuts.get((job.source.id, job.source.fingerprint)), job.label
         if cut is None or label.whole or label.fault or job.clash:
             return None
         now = Cutting.at(self._windows, label.cues, label.origin)
-        if not label.cues and not self._table_is_known and cut.cutting.times == TABLE:
+        if not label.cues and not self._table_is_known and cut.cutting.times in (TABLE, WORD_TIMES):
             now = replace(cut.cutting, longest=self._windows.longest)
         return cut if now == cut.cutting else None
 

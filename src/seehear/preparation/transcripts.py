@@ -16,16 +16,20 @@ TIMED = (*TIMES, "text")
 """Columns of a table of times."""
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 FAULTS_SHOWN = 10
+TABLE = "the table of transcripts"
+WORD_TIMES = "the word times of the layout"
 
 
 class Transcription(NamedTuple):
     """What is known about a recording."""
 
     text: str
-    """All that is said; where there are cues, their texts."""
+    """All that is said."""
     speaker: str | None = None
     cues: tuple[Cue, ...] = ()
     """Its parts, where their times are known."""
+    origin: str = TABLE
+    """Where the cues come from: `TABLE` or `WORD_TIMES`."""
 
 
 def read_transcripts(path: Path) -> dict[str, Transcription]:
