@@ -168,7 +168,8 @@ def test_a_corpus_of_one_stream_trains_and_is_validated_in_its_modality(
 def test_the_contact_sheet_shows_the_clips_that_have_a_picture(mixed_corpus: Path, tmp_path: Path) -> None:
     def sheet(streams: tuple[Modality, ...]) -> Path | None:
         chosen = [clip for clip in corpus.utterances.values() if clip.streams in streams]
-        made = [SimpleNamespace(source=SimpleNamespace(id=u.id), report=SimpleNamespace(misfit=2.0)) for u in chosen]
+        report = SimpleNamespace(misfit=2.0)
+        made = [SimpleNamespace(source=SimpleNamespace(id=u.id), streams=u.streams, report=report) for u in chosen]
         return write_contact_sheet(corpus, made)  # type: ignore[arg-type]
 
     corpus = Corpus.load(Path(shutil.copytree(mixed_corpus, tmp_path / "corpus")))
