@@ -506,3 +506,37 @@ def test_a_crop_with_another_suffix_than_its_list_names(published: Path) -> None
     ]  # fmt: skip
     assert contents.sources[0].sound == published / "sounds" / "lrs3" / "test" / "zz" / "00001.wav"
     assert contents.splits == {"test": ["lrs3/test/zz/00001", "lrs3/test/zz/00002", "lrs3/test/zz/00009"]}
+
+
+def test_a_linked_folder_of_librispeech_and_of_alignments(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "LibriSpeech", tmp_path / "disk"
+    write(source / "dev-clean/84/1/84-1-0000.flac", "is not read here")
+    write(source / "dev-clean/84/1/84-1.trans.txt", "84-1-0000 GO\n")
+    write(elsewhere / "19/2/19-2-0000.flac", "is not read here")
+    write(elsewhere / "19/2/19-2.trans.txt", "19-2-0000 ON\n")
+    (source / "train-clean-100").symlink_to(elsewhere, target_is_directory=True)
+    contents = read_layout("librispeech", source, tmp_path / "out", 24.0)
+    ids = ["dev-clean/84/1/84-1-0000", "train-clean-100/19/2/19-2-0000"]
+    assert [each.id for each in contents.sources] == ids
+    assert contents.transcripts == {ids[0]: Transcription("GO", "84"), ids[1]: Transcription("ON", "19")}
+    write(tmp_path / "texts" / "s1" / "a.align", ALIGNMENT)
+    write(tmp_path / "grid" / "s1" / "a.mpg", "is not read here")
+    (tmp_path / "grid" / "align").symlink_to(tmp_path / "texts", target_is_directory=True)
+    found = read_layout("grid", tmp_path / "grid", tmp_path / "out", 24.0).transcripts
+    assert found is not None
+    assert found["s1/a"].text == "bin blue at"
+
+
+def test_lists_of_lrs2_in_it_or_beside_it_whichever_folder_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "lrs2" / "mvlrs_v1"
+    for id in ("main/555/00001", "main/666/00001", "pretrain/777/00001"):
+        write(root / f"{id}.mp4", "is not read here")
+    write(tmp_path / "lrs2" / "train.txt", "555/00001\n")
+    write(root / "test.txt", "666/00001\n")
+    expected = {"train": ["main/555/00001"], "test": ["main/666/00001"], "pretrain": ["pretrain/777/00001"]}
+    for folder in (root, root.parent):
+        contents = read_layout("lrs2", folder, tmp_path / "out", 24.0)
+        assert contents.splits == expected
+        assert "lists of LRS2 that are not beside its folders: 1 (val.txt)" in contents.notes
+        with pytest.raises(CorpusError, match=r"mvlrs_v1 has a folder main, .* this looks like --layout lrs2"):
+            read_layout("lrs3", folder, tmp_path / "out", 24.0)

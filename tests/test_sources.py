@@ -15,6 +15,7 @@ from media_files import FLASH_END, FLASH_START, beep_seconds, flash_seconds, mak
 from seehear.data.corpus import Corpus
 from seehear.data.media import read_audio
 from seehear.modality import Modality
+from seehear.preparation.sources import find_sources, sounds_below
 
 READY = {"size": (96, 96), "stripe": True}
 """A video that `prepare` takes for a ready crop."""
@@ -255,3 +256,25 @@ def test_lombard_voices(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
         audio = corpus.read(utterance).audio
         assert audio is not None
         np.testing.assert_allclose(audio, whole[: len(audio)], atol=1e-4)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "recordings", tmp_path / "elsewhere"
+    for folder in (source / "b", source / ".hidden", source / "out", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+    for path in (source / "b" / "1.wav", source / ".hidden" / "2.wav", source / "out" / "3.wav"):
+        path.write_bytes(b"")
+    (elsewhere / "deep" / "4.wav").write_bytes(b"")
+    for link, target in {
+        source / "a": source / "b",  # the folder itself counts, whatever the names
+        source / "c": elsewhere,
+        source / "d": source / "out",
+        source / "gone": tmp_path / "nowhere",
+        elsewhere / "deep" / "circle": elsewhere,
+        elsewhere / "back": source,
+    }.items():
+        link.symlink_to(target, target_is_directory=True)
+    sources, rejected = find_sources(source, source / "out")
+    assert [recording.id for recording in sources] == ["b/1", "c/deep/4"]
+    assert rejected == []
+    assert sorted(sounds_below(source)) == ["b/1", "c/deep/4", "out/3"]
