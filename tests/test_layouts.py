@@ -288,6 +288,11 @@ def test_grid(tmp_path: Path, prepare: Prepare, video: str, alignment: str) -> N
         video.removesuffix(".mpg"): ("bin blue at", "s1"),
         "audio_25k/s21/bbaf3s": ("bin red at", "s21"),
     }
+    assert "clips without a transcript" not in run.stdout
+    for path in (source / alignment, source / "align" / "s21" / "bbaf3s.align"):
+        path.unlink()
+    untold = prepare(source, tmp_path / "untold", "--layout", "grid")
+    assert "note: clips without a transcript: 2 (" in untold.stdout
     assert splits(corpus) == {}
     assert "note: recordings that have no place in the layout: 1 (audio_25k/s1/bbaf2n.wav)" in run.stdout
 
@@ -424,6 +429,13 @@ def test_lists_of_the_published_code(published: Path, prepare: Prepare) -> None:
         ("lrs3,test/zz/00001.mp4,x,2\nlrs3,../a.mp4,1,2\nlrs3,a.mp4,1,b\nlrs3\n", True, "line 1: 'x' is no number"),
         ("lrs3,other/00001.mp4,12,2\n", True, "holds none of the 1 files"),
         ("", True, "lists no clips"),
+        (",test/zz/00001.mp4,12,2\n", True, "line 1: the corpus, the first column, is missing"),
+        ("corpus,path,frames,tokens\n", True, "line 1: 'corpus,path,frames,tokens' names columns, but a list has no"),
+        (
+            "lrs3,test/zz/00001.mp4,12,2 3\nlrs3,test/zz/00001.mp4,12,2\n",
+            True,
+            "lists: rows whose clip has other tokens in an earlier row: 1 (lrs3/test/zz/00001.mp4)",
+        ),
     ],
 )
 def test_faulty_lists_are_one_line(published: Path, prepare: Prepare, rows: str, units: bool, message: str) -> None:
@@ -436,6 +448,17 @@ def test_faulty_lists_are_one_line(published: Path, prepare: Prepare, rows: str,
         assert "line 2: the path '../a.mp4' of the corpus 'lrs3' leads outside" in printed
         assert "line 3: the token ids must be numbers" in printed
         assert "line 4: 1 columns" in printed
+
+
+def test_a_clip_that_stands_in_a_list_without_tokens_too_keeps_its_text(published: Path) -> None:
+    write(published / "lists" / "unlabelled.csv", "lrs3,test/zz/00001.mp4,12,\nlrs3,test/zz/00002.mp4,15,5 3 4\n")
+    contents = read_layout(
+        "usr", published / "crops", published / "out", 24.0, lists=published / "lists", units=published / "units.txt"
+    )
+    assert contents.transcripts is not None
+    assert contents.transcripts["lrs3/test/zz/00001"].text == "THE REST"
+    assert contents.splits is not None
+    assert contents.splits["unlabelled"] == ["lrs3/test/zz/00001", "lrs3/test/zz/00002"]
 
 
 def test_given_transcripts_and_splits_override_those_of_the_layout(tmp_path: Path, prepare: Prepare) -> None:

@@ -352,7 +352,9 @@ def test_what_changes_is_cut_again_and_nothing_else(source: Path, tmp_path: Path
     assert sorted(clips()) == ["film.mp4", "other.mp4", "short.mp4"]
     assert split() == ["film", "other"], "a split keeps what its parts were of"
     assert lines_of(out / "recordings.jsonl") == []
-    assert json.loads((out / "prepare.json").read_text()) == {"faces": "cropped", "longest": 40.0, "pause": 0.8}
+    assert json.loads((out / "prepare.json").read_text()) == {
+        "faces": "cropped", "by_size": True, "longest": 40.0, "pause": 0.8,
+    }  # fmt: skip
 
     assert "to do: 2" in prepare(source, out).stderr
     assert sorted(clips()) == [f"film-000{n}.mp4" for n in (1, 2, 3, 4)] + sorted(first)[2:]

@@ -55,8 +55,11 @@ def read_layout(
     if not folder.is_dir():
         raise CorpusError(f"{folder} is no folder of recordings")
     folder, out, audio = folder.resolve(), out.resolve(), audio.resolve() if audio else None
+    if folder.is_relative_to(out):
+        raise ConfigError(f"OUT {'is' if folder == out else 'holds'} SOURCE, {folder}: choose another folder for OUT")
     if name == "usr":
-        return read_published_lists(folder, lists or folder, units, audio or folder)
+        contents = read_published_lists(folder, lists or folder, units, audio or folder)
+        return _noting_silence(contents, audio) if audio else contents
     if lists or units:
         raise ConfigError("--lists and --units belong to --layout usr")
     contents = LAYOUTS[name](folder, out, longest)
@@ -74,7 +77,18 @@ def _with_sound(contents: Contents, audio: Path) -> Contents:
     if not paired:
         first = next(iter(videos), "ID")
         raise CorpusError(f"{audio} holds no sound file with the name of a video, such as {first}.wav")
-    return contents._replace(sources=[paired.get(source.id, source) for source in contents.sources])
+    sources = [paired.get(source.id, source) for source in contents.sources]
+    used = {file for source in sources for file in (source.path, source.sound)}
+    strays = [sounds[id].relative_to(audio).as_posix() for id in sorted(sounds) if sounds[id] not in used]
+    notes = [count(f"sound files in {audio} that belong to no video", strays)] if strays else []
+    return _noting_silence(contents._replace(sources=sources, notes=[*contents.notes, *notes]), audio)
+
+
+def _noting_silence(contents: Contents, audio: Path) -> Contents:
+    """The same with a note of the videos that have no sound file, in `audio` or beside them."""
+    without = [source.name for source in contents.sources if not (source.is_sound or source.sound)]
+    notes = [count(f"videos that have no sound file in {audio}", without)] if without else []
+    return contents._replace(notes=[*contents.notes, *notes])
 
 
 def plain_folder(folder: Path, out: Path, longest: float) -> Contents:
