@@ -162,6 +162,21 @@ def test_splits_may_name_recordings_with_their_suffix(tmp_path: Path, prepare: P
     assert [utterance.id for utterance in corpus.split("test")] == ["film-0001", "film-0002", "a"]
 
 
+def test_a_first_line_with_other_names_of_columns_is_told(tmp_path: Path, prepare: Prepare) -> None:
+    source, table = tmp_path / "sounds", tmp_path / "texts.tsv"
+    source.mkdir()
+    for name in ("a.wav", "b.wav"):
+        make_media(source / name, duration=0.5, video_codec=None)
+    told = "note: texts.tsv: 'file' in the first line was taken for an id; columns are called id, text, speaker, start"
+    for header, expected in (("file\tsentence", True), ("id\ttext", False), ("b\tred", False)):
+        table.write_text(f"{header}\na.wav\tgreen\n")
+        run = prepare(source, tmp_path / "out", "--transcripts", table)
+        assert (run.returncode, told in run.stdout) == (0, expected)
+    table = tmp_path / "texts.json"
+    table.write_text('[{"id": "file", "text": "x"}, {"id": "a", "text": "green"}]')
+    assert "taken for an id" not in prepare(source, tmp_path / "out", "--transcripts", table).stdout
+
+
 @pytest.mark.parametrize(("below", "message"), [(".", "OUT is SOURCE"), ("sounds", "OUT holds SOURCE")])
 def test_the_corpus_is_not_made_where_its_recordings_are(
     tmp_path: Path, prepare: Prepare, below: str, message: str

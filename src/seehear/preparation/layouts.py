@@ -124,8 +124,10 @@ def lrs2(folder: Path, out: Path, longest: float) -> Contents:
 
 
 def _lrs2_list(root: Path, name: str) -> list[str]:
-    """The ids in NAME.txt, in `root` or beside it; none if there is no list. Its lines are SPEAKER/NAME, sometimes with a
-    mark after it."""
+    """The ids in NAME.txt, in `root` or beside it; none if there is no list.
+
+    Its lines are SPEAKER/NAME, sometimes with a mark after it.
+    """
     path = next((place / f"{name}.txt" for place in (root, root.parent) if (place / f"{name}.txt").is_file()), None)
     lines = read_lines(path) if path else []
     return [f"{LRS2_LISTS[name]}/{line.split()[0].removesuffix('.mp4')}" for line in lines if line.strip()]

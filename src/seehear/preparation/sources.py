@@ -70,6 +70,11 @@ class Contents(NamedTuple):
     notes: Sequence[str] = ()
     """What does not fit the layout."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What its recordings may be called: ids, and names with suffixes."""
+        return frozenset(name for source in self.sources for name in (source.id, source.name))
+
 
 def with_speakers(texts: Mapping[str, Transcription], contents: Contents) -> dict[str, Transcription]:
     """The `texts` by id or name, with the speakers that the layout knows where they name none."""
@@ -133,7 +138,8 @@ def files_below(folder: Path, leave_out: Path | None = None) -> list[Path]:
     pending, seen = [folder], set[tuple[int, int]]()
     for top in pending:
         for place, folders, names in os.walk(top):
-            path, status = Path(place), os.stat(place)
+            path = Path(place)
+            status = path.stat()
             if (status.st_dev, status.st_ino) in seen or (leave_out and path.resolve().is_relative_to(leave_out)):
                 folders.clear()
                 continue
