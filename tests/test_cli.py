@@ -308,7 +308,7 @@ def test_long_recordings_in_windows_or_whole(run: Run, model_folder: Path) -> No
     ("arguments", "message"),
     [
         (("--face", "mine"), "no face 'mine': give speaking, largest, all, or the number of a face"),
-        (("--longest", 2), "a window must be 5.2 s long at least, not 2"),
+        (("--longest", 2), "--longest must be at least 5.2 s, not 2: a window may hold 1 s of silence"),
         (("--pause", 0), "a pause must be longer than 0 s"),
         (("--no_speech_threshold", 3), "'--no_speech_threshold'"),
     ],

@@ -288,6 +288,11 @@ def test_grid(tmp_path: Path, prepare: Prepare, video: str, alignment: str) -> N
         video.removesuffix(".mpg"): ("bin blue at", "s1"),
         "audio_25k/s21/bbaf3s": ("bin red at", "s21"),
     }
+    assert "clips without a transcript" not in run.stdout
+    for path in (source / alignment, source / "align" / "s21" / "bbaf3s.align"):
+        path.unlink()
+    untold = prepare(source, tmp_path / "untold", "--layout", "grid")
+    assert "note: clips without a transcript: 2 (" in untold.stdout
     assert splits(corpus) == {}
     assert "note: recordings that have no place in the layout: 1 (audio_25k/s1/bbaf2n.wav)" in run.stdout
 
@@ -424,6 +429,13 @@ def test_lists_of_the_published_code(published: Path, prepare: Prepare) -> None:
         ("lrs3,test/zz/00001.mp4,x,2\nlrs3,../a.mp4,1,2\nlrs3,a.mp4,1,b\nlrs3\n", True, "line 1: 'x' is no number"),
         ("lrs3,other/00001.mp4,12,2\n", True, "holds none of the 1 files"),
         ("", True, "lists no clips"),
+        (",test/zz/00001.mp4,12,2\n", True, "line 1: the corpus, the first column, is missing"),
+        ("corpus,path,frames,tokens\n", True, "line 1: 'corpus,path,frames,tokens' names columns, but a list has no"),
+        (
+            "lrs3,test/zz/00001.mp4,12,2 3\nlrs3,test/zz/00001.mp4,12,2\n",
+            True,
+            "lists: rows whose clip has other tokens in an earlier row: 1 (lrs3/test/zz/00001.mp4)",
+        ),
     ],
 )
 def test_faulty_lists_are_one_line(published: Path, prepare: Prepare, rows: str, units: bool, message: str) -> None:
@@ -436,6 +448,17 @@ def test_faulty_lists_are_one_line(published: Path, prepare: Prepare, rows: str,
         assert "line 2: the path '../a.mp4' of the corpus 'lrs3' leads outside" in printed
         assert "line 3: the token ids must be numbers" in printed
         assert "line 4: 1 columns" in printed
+
+
+def test_a_clip_that_stands_in_a_list_without_tokens_too_keeps_its_text(published: Path) -> None:
+    write(published / "lists" / "unlabelled.csv", "lrs3,test/zz/00001.mp4,12,\nlrs3,test/zz/00002.mp4,15,5 3 4\n")
+    contents = read_layout(
+        "usr", published / "crops", published / "out", 24.0, lists=published / "lists", units=published / "units.txt"
+    )
+    assert contents.transcripts is not None
+    assert contents.transcripts["lrs3/test/zz/00001"].text == "THE REST"
+    assert contents.splits is not None
+    assert contents.splits["unlabelled"] == ["lrs3/test/zz/00001", "lrs3/test/zz/00002"]
 
 
 def test_given_transcripts_and_splits_override_those_of_the_layout(tmp_path: Path, prepare: Prepare) -> None:
@@ -506,3 +529,37 @@ def test_a_crop_with_another_suffix_than_its_list_names(published: Path) -> None
     ]  # fmt: skip
     assert contents.sources[0].sound == published / "sounds" / "lrs3" / "test" / "zz" / "00001.wav"
     assert contents.splits == {"test": ["lrs3/test/zz/00001", "lrs3/test/zz/00002", "lrs3/test/zz/00009"]}
+
+
+def test_a_linked_folder_of_librispeech_and_of_alignments(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "LibriSpeech", tmp_path / "disk"
+    write(source / "dev-clean/84/1/84-1-0000.flac", "is not read here")
+    write(source / "dev-clean/84/1/84-1.trans.txt", "84-1-0000 GO\n")
+    write(elsewhere / "19/2/19-2-0000.flac", "is not read here")
+    write(elsewhere / "19/2/19-2.trans.txt", "19-2-0000 ON\n")
+    (source / "train-clean-100").symlink_to(elsewhere, target_is_directory=True)
+    contents = read_layout("librispeech", source, tmp_path / "out", 24.0)
+    ids = ["dev-clean/84/1/84-1-0000", "train-clean-100/19/2/19-2-0000"]
+    assert [each.id for each in contents.sources] == ids
+    assert contents.transcripts == {ids[0]: Transcription("GO", "84"), ids[1]: Transcription("ON", "19")}
+    write(tmp_path / "texts" / "s1" / "a.align", ALIGNMENT)
+    write(tmp_path / "grid" / "s1" / "a.mpg", "is not read here")
+    (tmp_path / "grid" / "align").symlink_to(tmp_path / "texts", target_is_directory=True)
+    found = read_layout("grid", tmp_path / "grid", tmp_path / "out", 24.0).transcripts
+    assert found is not None
+    assert found["s1/a"].text == "bin blue at"
+
+
+def test_lists_of_lrs2_in_it_or_beside_it_whichever_folder_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "lrs2" / "mvlrs_v1"
+    for id in ("main/555/00001", "main/666/00001", "pretrain/777/00001"):
+        write(root / f"{id}.mp4", "is not read here")
+    write(tmp_path / "lrs2" / "train.txt", "555/00001\n")
+    write(root / "test.txt", "666/00001\n")
+    expected = {"train": ["main/555/00001"], "test": ["main/666/00001"], "pretrain": ["pretrain/777/00001"]}
+    for folder in (root, root.parent):
+        contents = read_layout("lrs2", folder, tmp_path / "out", 24.0)
+        assert contents.splits == expected
+        assert "lists of LRS2 that are not beside its folders: 1 (val.txt)" in contents.notes
+        with pytest.raises(CorpusError, match=r"mvlrs_v1 has a folder main, .* this looks like --layout lrs2"):
+            read_layout("lrs3", folder, tmp_path / "out", 24.0)

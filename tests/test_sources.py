@@ -15,6 +15,8 @@ from media_files import FLASH_END, FLASH_START, beep_seconds, flash_seconds, mak
 from seehear.data.corpus import Corpus
 from seehear.data.media import read_audio
 from seehear.modality import Modality
+from seehear.preparation.reading import joined_record
+from seehear.preparation.sources import find_sources, sounds_below
 
 READY = {"size": (96, 96), "stripe": True}
 """A video that `prepare` takes for a ready crop."""
@@ -110,6 +112,82 @@ def test_crops_may_follow_sounds(tmp_path: Path, prepare: Prepare) -> None:
     assert json.loads((out / "prepare.json").read_text())["faces"] == "cropped"
 
 
+def test_a_face_may_follow_crops_if_both_were_told_by_size(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
+    source, model = tmp_path / "videos", shared / "models" / "face_landmarker.task"
+    source.mkdir()
+    make_media(source / "crop.mp4", audio_codec=None, **READY)
+    for name, detector in (("by_size", "auto"), ("as_told", "cropped")):
+        assert prepare(source, tmp_path / name, "--detector", detector, "--face-model", model).returncode == 0
+    face = source / "face.mp4"
+    shutil.copy(next((shared / "data" / "grid-s1" / "clips").glob("*.mp4")), face)
+    told = prepare(source, tmp_path / "as_told", "--face-model", model)
+    assert (told.returncode, "other settings (faces cropped, now mediapipe" in told.stderr) == (2, True)
+    run = prepare(source, tmp_path / "by_size", "--face-model", model)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "ready from an earlier run: 1 clips; to do: 1" in run.stderr
+    at_once = tmp_path / "at_once"
+    assert prepare(source, at_once, "--face-model", model).returncode == 0
+    for name in ("prepare.json", "manifest.jsonl"):
+        assert (tmp_path / "by_size" / name).read_text() == (at_once / name).read_text()
+    face.unlink()
+    make_media(source / "another.mp4", audio_codec=None, **READY)
+    assert "to do: 1" in prepare(source, at_once, "--face-model", model).stderr, "and crops may follow faces"
+    assert json.loads((at_once / "prepare.json").read_text())["faces"] == "mediapipe"
+
+
+def test_records_that_go_together() -> None:
+    none, crops, faces = {"faces": "none"}, {"faces": "cropped"}, {"faces": "mediapipe", "max_gap": 25}
+    crops_by_size, faces_by_size = crops | {"by_size": True}, faces | {"by_size": True}
+    every = (crops, faces, crops_by_size, faces_by_size)
+    assert [joined_record(none, now) for now in every] == [joined_record(now, none) for now in every] == [*every]
+    assert joined_record(crops_by_size, faces_by_size) == joined_record(faces_by_size, crops_by_size) == faces_by_size
+    for told, by_size in ((crops, crops_by_size), (faces, faces_by_size)):
+        assert joined_record(told, told) == joined_record(told, by_size) == joined_record(by_size, told) == told
+        assert joined_record(by_size, by_size) == by_size
+    for excluded in ((crops, faces), (crops_by_size, faces), (crops, faces_by_size), (faces, {**faces, "max_gap": 3})):
+        assert joined_record(*excluded) is joined_record(*reversed(excluded)) is None
+
+
+def test_splits_may_name_recordings_with_their_suffix(tmp_path: Path, prepare: Prepare) -> None:
+    source, lists = tmp_path / "sounds", tmp_path / "lists"
+    source.mkdir()
+    lists.mkdir()
+    for name, seconds in (("a.wav", 0.5), ("b.wav", 0.5), ("film.wav", 12.0)):
+        make_media(source / name, duration=seconds, video_codec=None)
+    (source / "film.srt").write_text("1\n00:00:01,000 --> 00:00:03,000\none\n\n2\n00:00:05,000 --> 00:00:07,000\ntwo\n")
+    (lists / "test.txt").write_text("film.wav\na.wav\na\nb.mp4\n")
+    run = prepare(source, tmp_path / "out", "--splits", lists, "--longest", "10")
+    assert "note: clips of the split 'test' that are not in the corpus: 1 (b.mp4)" in run.stdout
+    corpus = Corpus.load(tmp_path / "out")
+    assert [utterance.id for utterance in corpus.split("test")] == ["film-0001", "film-0002", "a"]
+
+
+def test_a_first_line_with_other_names_of_columns_is_told(tmp_path: Path, prepare: Prepare) -> None:
+    source, table = tmp_path / "sounds", tmp_path / "texts.tsv"
+    source.mkdir()
+    for name in ("a.wav", "b.wav"):
+        make_media(source / name, duration=0.5, video_codec=None)
+    told = "note: texts.tsv: 'file' in the first line was taken for an id; columns are called id, text, speaker, start"
+    for header, expected in (("file\tsentence", True), ("id\ttext", False), ("b\tred", False)):
+        table.write_text(f"{header}\na.wav\tgreen\n")
+        run = prepare(source, tmp_path / "out", "--transcripts", table)
+        assert (run.returncode, told in run.stdout) == (0, expected)
+    table = tmp_path / "texts.json"
+    table.write_text('[{"id": "file", "text": "x"}, {"id": "a", "text": "green"}]')
+    assert "taken for an id" not in prepare(source, tmp_path / "out", "--transcripts", table).stdout
+
+
+@pytest.mark.parametrize(("below", "message"), [(".", "OUT is SOURCE"), ("sounds", "OUT holds SOURCE")])
+def test_the_corpus_is_not_made_where_its_recordings_are(
+    tmp_path: Path, prepare: Prepare, below: str, message: str
+) -> None:
+    (tmp_path / below).mkdir(exist_ok=True)
+    make_media(tmp_path / below / "a.wav", video_codec=None)
+    run = prepare(tmp_path / below, tmp_path)
+    assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+    assert f"{message}, {(tmp_path / below).resolve()}: choose another folder for OUT" in run.stderr
+
+
 def test_a_sound_file_replaces_the_sound_of_its_video(tmp_path: Path, prepare: Prepare) -> None:
     source, out = tmp_path / "videos", tmp_path / "out"
     source.mkdir()
@@ -160,9 +238,17 @@ def test_sound_in_a_folder_of_its_own(tmp_path: Path, prepare: Prepare) -> None:
         folder.mkdir(parents=True)
     make_media(videos / "s1" / "a.mp4", audio_codec=None, **READY)
     make_media(sounds / "s1" / "a.wav", video_codec=None)
-    assert prepare(videos, out, "--audio", sounds).returncode == 0
+    run = prepare(videos, out, "--audio", sounds)
+    assert (run.returncode, "sound file in" in run.stdout, "belong to no video" in run.stdout) == (0, False, False)
     assert Corpus.load(out).utterances["s1/a"].streams is Modality.AUDIOVISUAL
     (sounds / "s1" / "a.wav").rename(sounds / "a.wav")
+    make_media(videos / "a.mp4", audio_codec=None, **READY)
+    (sounds / "b.wav").symlink_to(sounds / "a.wav")
+    partly = prepare(videos, tmp_path / "partly", "--audio", sounds)
+    assert partly.returncode == 0
+    assert f"note: sound files in {sounds} that belong to no video: 1 (b.wav)" in partly.stdout
+    assert f"note: videos that have no sound file in {sounds}: 1 (s1/a.mp4)" in partly.stdout
+    (videos / "a.mp4").unlink()
     wrong = prepare(videos, tmp_path / "other", "--audio", sounds)
     assert wrong.returncode == 2
     assert "holds no sound file with the name of a video, such as s1/a.wav" in wrong.stderr
@@ -255,3 +341,25 @@ def test_lombard_voices(shared: Path, tmp_path: Path, prepare: Prepare) -> None:
         audio = corpus.read(utterance).audio
         assert audio is not None
         np.testing.assert_allclose(audio, whole[: len(audio)], atol=1e-4)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "recordings", tmp_path / "elsewhere"
+    for folder in (source / "b", source / ".hidden", source / "out", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+    for path in (source / "b" / "1.wav", source / ".hidden" / "2.wav", source / "out" / "3.wav"):
+        path.write_bytes(b"")
+    (elsewhere / "deep" / "4.wav").write_bytes(b"")
+    for link, target in {
+        source / "a": source / "b",  # the folder itself counts, whatever the names
+        source / "c": elsewhere,
+        source / "d": source / "out",
+        source / "gone": tmp_path / "nowhere",
+        elsewhere / "deep" / "circle": elsewhere,
+        elsewhere / "back": source,
+    }.items():
+        link.symlink_to(target, target_is_directory=True)
+    sources, rejected = find_sources(source, source / "out")
+    assert [recording.id for recording in sources] == ["b/1", "c/deep/4"]
+    assert rejected == []
+    assert sorted(sounds_below(source)) == ["b/1", "c/deep/4", "out/3"]

@@ -103,7 +103,7 @@ def prepare(
     from seehear.preparation.layouts import read_layout
     from seehear.preparation.reading import CropSettings
     from seehear.preparation.sources import read_splits, with_speakers
-    from seehear.preparation.transcripts import read_transcripts
+    from seehear.preparation.transcripts import header_fault, read_transcripts
 
     if cropped and detector == "mediapipe":
         raise ConfigError("--cropped and --detector mediapipe exclude each other")
@@ -120,6 +120,8 @@ def prepare(
             detector = "cropped"
         settings = CropSettings(face_model, landmarks, detector, detect_every, max_gap)
         known = contents.transcripts if texts is None else with_speakers(texts, contents)
+        if transcripts and texts and (note := header_fault(transcripts, texts, contents.names)):
+            contents = contents._replace(notes=[*contents.notes, note])
         plan = preparation.make_plan(contents, out, settings, windows, known)
         with ClipProgress(total=len(plan.todo), done_before=len(plan.done)) as progress:
             outcome = preparation.carry_out(

@@ -31,7 +31,10 @@ class WindowOptions:
     def __post_init__(self) -> None:
         least = 2 * (self.margin + self.overlap)
         if not least <= self.longest < math.inf:
-            raise ConfigError(f"a window must be {least:.1f} s long at least, not {self.longest:g}")
+            raise ConfigError(
+                f"--longest must be at least {least:.1f} s, not {self.longest:g}: a window may hold {self.margin:g} s "
+                f"of silence and {self.overlap:g} s of its neighbor at either end"
+            )
         if not 0 < self.pause < math.inf:
             raise ConfigError(f"a pause must be longer than 0 s, not {self.pause:g}")
 

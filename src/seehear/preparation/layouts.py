@@ -14,7 +14,7 @@ from typing import Protocol
 from seehear.data.corpus import read_lines
 from seehear.errors import ConfigError, CorpusError
 from seehear.preparation.published_lists import read_published_lists
-from seehear.preparation.sources import Contents, Source, count, find_sources, make_source, sounds_below
+from seehear.preparation.sources import Contents, Source, count, files_below, find_sources, make_source, sounds_below
 from seehear.preparation.texts import TimedText, group_words, joined, read_align, read_lrs_text
 from seehear.preparation.transcripts import WORD_TIMES, Transcription
 
@@ -55,8 +55,11 @@ def read_layout(
     if not folder.is_dir():
         raise CorpusError(f"{folder} is no folder of recordings")
     folder, out, audio = folder.resolve(), out.resolve(), audio.resolve() if audio else None
+    if folder.is_relative_to(out):
+        raise ConfigError(f"OUT {'is' if folder == out else 'holds'} SOURCE, {folder}: choose another folder for OUT")
     if name == "usr":
-        return read_published_lists(folder, lists or folder, units, audio or folder)
+        contents = read_published_lists(folder, lists or folder, units, audio or folder)
+        return _noting_silence(contents, audio) if audio else contents
     if lists or units:
         raise ConfigError("--lists and --units belong to --layout usr")
     contents = LAYOUTS[name](folder, out, longest)
@@ -74,7 +77,18 @@ def _with_sound(contents: Contents, audio: Path) -> Contents:
     if not paired:
         first = next(iter(videos), "ID")
         raise CorpusError(f"{audio} holds no sound file with the name of a video, such as {first}.wav")
-    return contents._replace(sources=[paired.get(source.id, source) for source in contents.sources])
+    sources = [paired.get(source.id, source) for source in contents.sources]
+    used = {file for source in sources for file in (source.path, source.sound)}
+    strays = [sounds[id].relative_to(audio).as_posix() for id in sorted(sounds) if sounds[id] not in used]
+    notes = [count(f"sound files in {audio} that belong to no video", strays)] if strays else []
+    return _noting_silence(contents._replace(sources=sources, notes=[*contents.notes, *notes]), audio)
+
+
+def _noting_silence(contents: Contents, audio: Path) -> Contents:
+    """The same with a note of the videos that have no sound file, in `audio` or beside them."""
+    without = [source.name for source in contents.sources if not (source.is_sound or source.sound)]
+    notes = [count(f"videos that have no sound file in {audio}", without)] if without else []
+    return contents._replace(notes=[*contents.notes, *notes])
 
 
 def plain_folder(folder: Path, out: Path, longest: float) -> Contents:
@@ -90,6 +104,8 @@ def lrs3(folder: Path, out: Path, longest: float) -> Contents:
     splits = ("pretrain", "trainval", "test")
     expected = "folders pretrain, trainval, test with SPEAKER/NAME.mp4 and SPEAKER/NAME.txt"
     root = _root(folder, "lrs3", expected, lambda place: _has_folders(place, splits))
+    if _has_folders(root, ("main",)) and not _has_folders(root, ("trainval", "test")):
+        raise CorpusError(f"{root} has a folder main, but neither trainval nor test: this looks like --layout lrs2")
     found = _sentences(root, out, splits, longest)
     return found._replace(splits=_by_folder(found.sources))
 
@@ -99,7 +115,7 @@ def lrs2(folder: Path, out: Path, longest: float) -> Contents:
     expected = "mvlrs_v1 with folders main, pretrain with SPEAKER/NAME.mp4 and SPEAKER/NAME.txt"
     root = _root(folder, "lrs2", expected, lambda place: _has_folders(place, ("main",)))
     found = _sentences(root, out, ("main", "pretrain"), longest)
-    splits = {name: _lrs2_list(root, folder, name) for name in LRS2_LISTS}
+    splits = {name: _lrs2_list(root, name) for name in LRS2_LISTS}
     known = {name: ids for name, ids in splits.items() if ids}
     missing = [f"{name}.txt" for name in LRS2_LISTS if name not in known and name != "pretrain"]
     known.setdefault("pretrain", [source.id for source in found.sources if source.id.startswith("pretrain/")])
@@ -107,9 +123,12 @@ def lrs2(folder: Path, out: Path, longest: float) -> Contents:
     return found._replace(splits=known, notes=[*found.notes, *note])
 
 
-def _lrs2_list(root: Path, folder: Path, name: str) -> list[str]:
-    """The ids in NAME.txt, whose lines are SPEAKER/NAME, sometimes with a mark after it; none if there is no list."""
-    path = next((place / f"{name}.txt" for place in (root, folder) if (place / f"{name}.txt").is_file()), None)
+def _lrs2_list(root: Path, name: str) -> list[str]:
+    """The ids in NAME.txt, in `root` or beside it; none if there is no list.
+
+    Its lines are SPEAKER/NAME, sometimes with a mark after it.
+    """
+    path = next((place / f"{name}.txt" for place in (root, root.parent) if (place / f"{name}.txt").is_file()), None)
     lines = read_lines(path) if path else []
     return [f"{LRS2_LISTS[name]}/{line.split()[0].removesuffix('.mp4')}" for line in lines if line.strip()]
 
@@ -137,7 +156,7 @@ def grid(folder: Path, out: Path, longest: float) -> Contents:
     sources = [source for source in of_speakers if not source.is_sound or keys[source.id] not in seen]
     if not sources:
         raise _mismatch(folder, "grid", "folders s1, s2, … with videos, and NAME.align for each")
-    files = sorted(folder.rglob("*.align"))
+    files = [path for path in files_below(folder) if path.suffix == ".align"]
     found = {(_grid_speaker(path.relative_to(folder).as_posix()), path.stem): path for path in files}
     paths = {source.id: found.get(keys[source.id]) or found.get((None, keys[source.id][1])) for source in sources}
     there = {id: path for id, path in paths.items() if path}

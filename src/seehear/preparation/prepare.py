@@ -24,7 +24,7 @@ from seehear.modality import FRAME_RATE
 from seehear.preparation.journal import Cut, Cutting, Journal, Prepared, read_clips, read_cuts, write_lines
 from seehear.preparation.labels import Labels, collect_labels
 from seehear.preparation.preparer import HowFar, Job, Preparer, clip_path
-from seehear.preparation.reading import NO_PICTURES, CropSettings
+from seehear.preparation.reading import BY_SIZE, CropSettings, joined_record
 from seehear.preparation.sources import Contents, Rejected, Source, count, read_splits
 from seehear.preparation.transcripts import TABLE, WORD_TIMES, Transcription
 
@@ -172,13 +172,13 @@ def _claim_settings(out: Path, record: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise CorpusError(f"{path} is damaged: choose another folder") from error
         cutting = {key: earlier[key] for key in CUTTING if key in earlier}
-        differ = [key for key in {**earlier, **record} if earlier.get(key) != record.get(key) and key not in CUTTING]
-        if record["faces"] == NO_PICTURES:
-            return earlier
-        if differ and earlier.get("faces") != NO_PICTURES:
+        joined = joined_record({key: value for key, value in earlier.items() if key not in CUTTING}, record)
+        if joined is None:
+            keys = (key for key in {**earlier, **record} if key not in (*CUTTING, BY_SIZE))
+            differ = [key for key in keys if earlier.get(key) != record.get(key)]
             both = ", ".join(f"{key} {earlier.get(key, 'none')}, now {record.get(key, 'none')}" for key in differ)
             raise CorpusError(f"{out} was prepared with other settings ({both}): choose another folder")
-        record = {**record, **cutting}
+        record = {**joined, **cutting}
     elif any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise CorpusError(f"{out} is neither empty nor left by `seehear prepare`: choose another folder")
     write_atomically(path, json.dumps(record, indent=2) + "\n")
@@ -227,7 +227,7 @@ def carry_out(
     notes = _notes([*utterances.values()], rejected, plan.transcripts)
     parts = {cut.source.id: [part.source.id for part in cut.parts] for cut in journal.cuts}
     lists = _earlier_splits(out, {*utterances, *parts}) if splits is None else splits
-    kept, lost = _splits(lists, {**{id: [id] for id in utterances}, **parts})
+    kept, lost = _splits(lists, {**_by_name(journal), **{id: [id] for id in utterances}, **parts})
     corpus = Corpus.write(out, utterances.values(), kept)
     return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + lost)
 
@@ -277,7 +277,7 @@ def _notes(
         )
     silent = [utterance.id for utterance in utterances if utterance.text is None]
     notes = [count("transcripts without a recording", unknown)]
-    notes += [count("clips without a transcript", silent)] if len(silent) < len(utterances) else []
+    notes += [count("clips without a transcript", silent)] if transcripts or len(silent) < len(utterances) else []
     return [note for note in notes if note]
 
 
@@ -293,6 +293,14 @@ def _earlier_splits(out: Path, known: Collection[str]) -> dict[str, list[str]]:
     matches = {id: PART.fullmatch(id) for ids in lists.values() for id in ids if id not in known}
     renamed = {id: match[1] for id, match in matches.items() if match and match[1] in known}
     return {name: [renamed.get(id, id) for id in ids] for name, ids in lists.items()}
+
+
+def _by_name(journal: Journal) -> dict[str, list[str]]:
+    """The ids of the clips of each recording by its name, which has its suffix."""
+    clips: dict[str, list[str]] = {}
+    for clip in journal.clips:
+        clips.setdefault(clip.source.name, []).append(clip.source.id)
+    return clips
 
 
 def _splits(

@@ -5,13 +5,21 @@ is that of a split.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from seehear.data.corpus import read_lines
 from seehear.errors import ConfigError, CorpusError
-from seehear.preparation.sources import MEDIA_SUFFIXES, SOUND_SUFFIXES, Contents, Rejected, Source, make_source
+from seehear.preparation.sources import (
+    MEDIA_SUFFIXES,
+    SOUND_SUFFIXES,
+    Contents,
+    Rejected,
+    Source,
+    count,
+    make_source,
+)
 from seehear.preparation.transcripts import Transcription
 from seehear.tokenizer import Tokenizer
 
@@ -48,7 +56,7 @@ def read_published_lists(folder: Path, lists: Path, units: Path | None, audio: P
     Raises one `CorpusError` that names the faulty lines of a list, or what is missing; `ConfigError` without `units`.
     """
     splits = {path.stem: _read_rows(path) for path in _list_files(lists)}
-    rows = {row.id: row for split in splits.values() for row in split}
+    rows = _by_id(splits, lists)
     if units is None and any(row.tokens for row in rows.values()):
         raise ConfigError("give the published list of units with --units FILE: it says which text the tokens stand for")
     tokenizer = Tokenizer.from_units(units) if units else None
@@ -63,6 +71,24 @@ def read_published_lists(folder: Path, lists: Path, units: Path | None, audio: P
     missing = [Rejected(rows[id].name, "a list names it, but it is missing") for id in rows if found[id] is None]
     ids = {name: [row.id for row in split] for name, split in splits.items()}
     return Contents(sources, missing, transcripts, ids, cropped=True)
+
+
+def _by_id(splits: Mapping[str, Sequence[Row]], lists: Path) -> dict[str, Row]:
+    """The rows by id; of several with one id the last that has tokens, or the last.
+
+    Raises `CorpusError` if the tokens differ: it is not known which ones are said.
+    """
+    rows: dict[str, Row] = {}
+    differ = []
+    for row in (row for split in splits.values() for row in split):
+        known = rows.get(row.id)
+        if known and known.tokens and row.tokens and known.tokens != row.tokens:
+            differ.append(row.name)
+        if row.tokens or not (known and known.tokens):
+            rows[row.id] = row
+    if differ:
+        raise CorpusError(f"{lists}: {count('rows whose clip has other tokens in an earlier row', differ)}")
+    return rows
 
 
 def _list_files(lists: Path) -> list[Path]:
@@ -80,7 +106,7 @@ def _read_rows(path: Path) -> list[Row]:
     rows, faults = [], []
     for number, values in enumerate(csv.reader(read_lines(path)), start=1):
         if values:
-            row = _row([value.strip() for value in values])
+            row = _row([value.strip() for value in values], is_first=number == 1)
             if isinstance(row, Row):
                 rows.append(row)
             else:
@@ -93,13 +119,17 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _row(values: Sequence[str]) -> Row | str:
-    """The row of these values, or what is wrong with them."""
+def _row(values: Sequence[str], *, is_first: bool) -> Row | str:
+    """The row of these values, the first of a list or another; or what is wrong with them."""
     if len(values) not in (3, 4):
         return f"{len(values)} columns, not corpus, path, frames, token ids"
     corpus, path, frames, *tokens = values
     place = PurePosixPath(path)
-    if not path or place.is_absolute() or ".." in place.parts or "/" in corpus or corpus in ("", ".", ".."):
+    if is_first and not place.suffix and not frames.isdecimal():
+        return f"'{','.join(values)}' names columns, but a list has no header: remove this line"
+    if not corpus:
+        return "the corpus, the first column, is missing"
+    if not path or place.is_absolute() or ".." in place.parts or "/" in corpus or corpus in (".", ".."):
         return f"the path '{path}' of the corpus '{corpus}' leads outside its folder"
     if not (frames.isdecimal() and int(frames) > 0):
         return f"'{frames}' is no number of frames"

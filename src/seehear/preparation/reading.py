@@ -1,6 +1,6 @@
 """A source becomes a clip: its mouth cropped, its sound on the clock of the picture. Either may be missing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +33,8 @@ MISSING_FRAMES = FRAME_RATE
 """Frames that a video may have fewer than its corpus states; beyond, its transcript is not that of what is left."""
 NO_PICTURES = "none"
 """In `prepare.json`: no video has been cropped so far."""
+BY_SIZE = "by_size"
+"""Key of `prepare.json`: videos of 96×96 are ready crops, and others are not."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class CropSettings:
         geometry = {"geometry": GEOMETRY_VERSION, "max_gap": self.max_gap}
         if faces == "landmarks":
             return {"faces": faces, **geometry}
+        by_size = {BY_SIZE: True} if self.detector == "auto" else {}
         if faces == "mediapipe":
             model = file_sha256(face_model(self.model))
-            return {"faces": faces, "face_model_sha256": model, "detect_every": self.detect_every, **geometry}
-        return {"faces": faces}
+            faces_by = {"face_model_sha256": model, "detect_every": self.detect_every}
+            return {"faces": faces, **faces_by, **geometry, **by_size}
+        return {"faces": faces} | (by_size if faces == "cropped" else {})
 
     def _faces(self, videos: Sequence[Path]) -> str:
         """Where the mouths of `videos` come from; with `auto`, from MediaPipe as soon as one of them needs it."""
@@ -73,6 +77,17 @@ class CropSettings:
                         return "mediapipe"
                     found = "cropped"
         return found
+
+
+def joined_record(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a corpus with crops of both records, as `CropSettings.record` makes them; None if they exclude each
+    other."""
+    if NO_PICTURES in (earlier.get("faces"), now["faces"]):
+        return dict(earlier if now["faces"] == NO_PICTURES else now)
+    if earlier.get(BY_SIZE) and now.get(BY_SIZE) and earlier["faces"] != now["faces"]:
+        return dict(earlier if now["faces"] == "cropped" else now)  # one has no crops by MediaPipe
+    first, second = ({key: value for key, value in each.items() if key != BY_SIZE} for each in (earlier, now))
+    return (dict(now) if earlier.get(BY_SIZE) else second) if first == second else None
 
 
 def _header_reader() -> Callable[[Path], Header | None]:

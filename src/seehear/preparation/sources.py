@@ -1,5 +1,6 @@
 """The recordings of a folder, and the lists that come with them."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,11 @@ class Contents(NamedTuple):
     notes: Sequence[str] = ()
     """What does not fit the layout."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What its recordings may be called: ids, and names with suffixes."""
+        return frozenset(name for source in self.sources for name in (source.id, source.name))
+
 
 def with_speakers(texts: Mapping[str, Transcription], contents: Contents) -> dict[str, Transcription]:
     """The `texts` by id or name, with the speakers that the layout knows where they name none."""
@@ -117,11 +123,31 @@ def find_sources(folder: Path, leave_out: Path) -> tuple[list[Source], list[Reje
 
 def _media_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
     """Videos and sound files below `folder` but not below `leave_out`, by name."""
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder, leave_out):
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if not hidden and not (leave_out and path.is_relative_to(leave_out)):
-                yield path
+            yield path
+
+
+def files_below(folder: Path, leave_out: Path | None = None) -> list[Path]:
+    """The files below `folder` but not below `leave_out`, by name; neither hidden files nor those in hidden folders.
+
+    Links to folders are followed. A folder that several links lead to counts once, so that a circle has an end; the
+    place of the folder itself comes before those of links.
+    """
+    files: list[Path] = []
+    pending, seen = [folder], set[tuple[int, int]]()
+    for top in pending:
+        for place, folders, names in os.walk(top):
+            path = Path(place)
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in seen or (leave_out and path.resolve().is_relative_to(leave_out)):
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            pending += [path / name for name in folders if (path / name).is_symlink()]
+            files += [path / name for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def sounds_below(folder: Path) -> dict[str, Path]:

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,16 @@ def read_transcripts(path: Path) -> dict[str, Transcription]:
             transcripts[row["id"]] = Transcription(row["text"], row.get("speaker") or None)
     _raise_faults(path, faults)
     return transcripts | {id: of_cues(parts) for id, parts in cues.items()}
+
+
+def header_fault(path: Path, transcripts: Collection[str], known: Collection[str]) -> str | None:
+    """What is probably wrong with the first line of the table `path` where it was taken for a recording that is not
+    `known`, though the second line is of one; `transcripts` are the ids in the order of the table."""
+    first, second = [*itertools.islice(transcripts, 2), "", ""][:2]
+    if path.suffix.lower() not in DELIMITERS or first in known or second not in known:
+        return None
+    names = ", ".join((*COLUMNS, *TIMES))
+    return f"{path.name}: '{first}' in the first line was taken for an id; columns are called {names}"
 
 
 def of_cues(cues: Sequence[Cue]) -> Transcription:
