@@ -26,6 +26,7 @@ from seehear.config import EncoderConfig, FrozenModel, ModelConfig
 from seehear.data.transforms import VIDEO_MEAN, VIDEO_STD
 from seehear.devices import find_device
 from seehear.errors import ModelError
+from seehear.memory_errors import ran_out
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
 from seehear.model.usr import USR, SpeechEncoder
 from seehear.model.weights import WithoutStartValues, stored_type
@@ -47,7 +48,7 @@ ENCODER_ALONE = (
     "with `seehear train RECIPE --init {folder}`; `seehear extract` takes it as it is"
 )
 """Why the folder of an encoder cannot be used as a model, and what to do."""
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".safetensors")
 """File names of checkpoints that are not model folders."""
 
 
@@ -158,7 +159,9 @@ def load_folder(
     try:
         with WithoutStartValues():
             network = USR(config) if isinstance(config, ModelConfig) else SpeechEncoder(config)
-    except (RuntimeError, ValueError, ZeroDivisionError, TypeError) as error:
+    except (RuntimeError, MemoryError, ValueError, ZeroDivisionError, TypeError) as error:
+        if ran_out(error):
+            raise ModelError(f"memory does not suffice for the model that {folder / CONFIG_FILE} describes") from error
         raise ModelError(f"{folder / CONFIG_FILE} describes no possible model: {_first_line(error)}") from error
     weights = _read_weights(folder / WEIGHTS_FILE)
     _check_weights(folder / WEIGHTS_FILE, weights, network.state_dict())
@@ -198,7 +201,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype |
 
 
 def require_place(folder: Path, *, overwrite: bool = True) -> None:
-    """Raise `ModelError` if a model cannot be saved as `folder`: it is something else, or a model and not `overwrite`."""
+    """Raise `ModelError` if `folder` is something else than a model, or, without `overwrite`, if it is a model."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if (folder / CONFIG_FILE).is_file():
@@ -235,7 +238,10 @@ def _replacing(folder: Path, *, keep_evaluation: bool) -> Iterator[Path]:
 
 
 def _exchange(new: Path, place: Path, old: Path, dropped: Collection[str]) -> None:
-    """Move `new` to `place`, and into it what is there beside a model, without `dropped`; nothing is lost if it fails."""
+    """Move `new` to `place`, by way of `old`; what lies there beside a model is kept, except `dropped`.
+
+    Raises `OSError`; then nothing is lost.
+    """
     if place.is_dir() and not any(place.iterdir()):  # it may be the current folder: it is filled, not replaced
         for file in sorted(new.iterdir(), key=lambda file: file.name == CONFIG_FILE):
             file.replace(place / file.name)
@@ -263,7 +269,7 @@ def _write_config(folder: Path, config: FolderConfig) -> None:
 def _read_config(folder: Path) -> EncoderConfig:
     """The sizes of a folder's network: a `ModelConfig` unless it is an encoder alone."""
     if folder.is_file():
-        advice = "turn a published checkpoint into one with `seehear convert`" if folder.suffix in PICKLES else ""
+        advice = "turn a published checkpoint into one with `seehear convert`" if folder.suffix in CHECKPOINTS else ""
         raise ModelError(
             f"{folder} is a file; a model is a folder with {CONFIG_FILE}" + (f": {advice}" if advice else "")
         )
