@@ -4,11 +4,9 @@ import argparse
 import collections
 import dataclasses
 import json
-import re
 import shlex
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -19,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from private_memory import PrivateMemory
 from published_files import NARROW, Kind, layout, num_bytes, random_tensors
 from reference_case import compare_outputs, load_case, load_weights_module
 from seehear.checkpoint import WEIGHTS_FILE, load_model
@@ -331,35 +330,6 @@ def test_a_truncated_file_is_refused(run: Run, files: dict[Kind, Path], units: P
     assert status == 2
     assert "error: cut.pth is refused: it is damaged, or no checkpoint" in err
     assert err.count("\n") == 1
-
-
-class PrivateMemory:
-    """The largest private memory of this process while it is open, in bytes beyond that at its start."""
-
-    def __enter__(self) -> "PrivateMemory":
-        self._start = self.largest = self._now()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    @property
-    def growth(self) -> int:
-        return self.largest - self._start
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.001):
-            self.largest = max(self.largest, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        assert found is not None
-        return 1024 * int(found[1])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
