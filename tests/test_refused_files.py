@@ -64,7 +64,11 @@ def test_the_place_is_checked_before_the_file_is_read(run: Run, checkpoint: Path
 
 def test_back_makes_its_folder_and_writes_no_folder(run: Run, checkpoint: Path, student: dict[str, Tensor]) -> None:  # noqa: F811
     assert run("convert", checkpoint, "model", "--units", "units.txt")[0] == 0
+    Path("new").mkdir()
+    Path("new/back.pth.tmp").write_text("mine", encoding="utf-8")
+    assert run("convert", "--back", "model", "new/deeper/back.pth")[0] == 0
     assert run("convert", "--back", "model", "new/back.pth")[0] == 0
+    assert {path.name for path in Path("new").iterdir()} == {"deeper", "back.pth", "back.pth.tmp"}
     assert len(torch.load("new/back.pth", weights_only=True)) == len(student)
     status, _, err = run("convert", "--back", "model", "new")
     assert status == 2

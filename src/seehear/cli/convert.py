@@ -1,6 +1,6 @@
 """`seehear convert`: a published checkpoint to a model folder, and back."""
 
-from contextlib import suppress
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,18 +142,15 @@ def _to_published(folder: Path, out: Path, units: Path | None) -> None:
     if out.is_dir():
         raise ModelError(f"{out} is a folder: with --back, give the file to write")
     model, tokenizer = load_model(folder)
-    temporary = out.with_name(f"{out.name}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(to_published(model), file)
-        temporary.replace(out)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workplace:
+            temporary = Path(workplace, out.name)
+            with temporary.open("wb") as file:
+                torch.save(to_published(model), file)
+            temporary.replace(out)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{out} cannot be written: {reason}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise ModelError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     if units is not None:
         lines = (f"{piece} {number}\n" for number, piece in enumerate(tokenizer.pieces, start=1))
         write_atomically(units, "".join(lines).encode())
