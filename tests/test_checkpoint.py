@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seehear.card import ModelCard
-from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
+from seehear.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model, save_model, write_weights
 from seehear.config import SIZES
 from seehear.devices import find_device
 from seehear.errors import ConfigError, ModelError
@@ -46,6 +46,37 @@ def test_saving_replaces_an_older_model_and_leaves_nothing_else(folder: Path, to
     assert load_model(folder)[0].ctc_heads["a"].bias.tolist() == [7.0] * tokenizer.vocab_size
 
 
+def test_only_the_own_temporary_folders_are_deleted(folder: Path, tokenizer: Tokenizer) -> None:
+    for name in ("model.tmp", "model.old", ".model.1"):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "notes.txt").write_text("years of work", encoding="utf-8")
+    save_model(folder, load_model(folder)[0], tokenizer)
+    assert len(list(folder.parent.glob("*/notes.txt"))) == 3
+    assert len(list(folder.parent.iterdir())) == 4
+
+
+def test_saving_through_a_link_and_into_the_current_folder(
+    folder: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load_model(folder)
+    with torch.no_grad():
+        model.ctc_heads["a"].bias.fill_(7.0)
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    save_model(tmp_path / "link", model, tokenizer)
+    assert (tmp_path / "link").is_symlink()
+    assert load_model(folder)[0].ctc_heads["a"].bias[0] == 7.0
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    save_model(Path(), model, tokenizer)
+    assert Path(CONFIG_FILE).is_file()
+    load_model(Path())
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "link", "empty"}
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    save_model(tmp_path / "new", model, tokenizer)
+    assert (tmp_path / "new").stat().st_mode == usual.stat().st_mode
+
+
 def test_what_lies_beside_a_model_is_kept(folder: Path, tokenizer: Tokenizer) -> None:
     (folder / "evaluation").mkdir()
     (folder / "evaluation" / "test.jsonl").write_text("{}", encoding="utf-8")
@@ -55,6 +86,9 @@ def test_what_lies_beside_a_model_is_kept(folder: Path, tokenizer: Tokenizer) ->
     assert (folder / "evaluation" / "test.jsonl").read_text(encoding="utf-8") == "{}"
     assert (folder / "notes.txt").is_file()
     load_model(folder)
+    save_model(folder, model, tokenizer, keep_evaluation=False)
+    assert not (folder / "evaluation").exists()
+    assert (folder / "notes.txt").is_file()
 
 
 def test_a_save_that_fails_leaves_the_old_model(
@@ -65,11 +99,22 @@ def test_a_save_that_fails_leaves_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seehear.checkpoint.write_weights", full)
-    with pytest.raises(OSError, match="No space"):
+    replace = Path.replace
+    monkeypatch.setattr("seehear.checkpoint.Tokenizer.save", full)
+    with pytest.raises(ModelError, match="model cannot be written: No space left on device"):
+        save_model(folder, model, tokenizer)
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "replace", lambda path, to: full() if path.name == "new" else replace(path, to))
+    with pytest.raises(ModelError, match="No space"):
         save_model(folder, model, tokenizer)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     load_model(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_told_with_what_is_needed() -> None:
+    with pytest.raises(OSError, match=r"No space left on device; its weights need 0\.01 GB"):
+        write_weights(Path("/dev/full"), {"a": torch.zeros(2_000_000)})
 
 
 def test_a_folder_of_something_else_is_not_replaced(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_faults_of_the_command_line(
         ((checkpoint, out, "--units", units), f"{checkpoint}: the checkpoint has surplus"),
         ((tmp_path / "absent.pth", out, "--units", units), "there is no checkpoint"),
         ((good, out, "--units", short), f"{short} makes 4 tokens"),
-        ((good, out, "--units", units, "--teacher"), f"{good}: the checkpoint holds no moving average"),
+        ((good, out, "--units", units, "--teacher"), f"{good}: the checkpoint does not hold the moving average"),
         (("--back", out, tmp_path / "back.pth"), f"no model folder {out}"),
         (("--back", out, tmp_path / "back.pth", "--half"), "leave them out with --back"),
     ):

@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "seehear"
 LAYERS = (
-    "errors modality",
+    "errors memory_errors modality",
     "files",
     "config text transcript card pieces",
     "recipe tokenizer metrics",

@@ -13,12 +13,15 @@ tags:
 - visual-speech-recognition
 - lip-reading
 - usr2
+{metrics}---
+"""
+"""What the Hugging Face hub reads of a card."""
+
+ERROR_RATES = """\
 metrics:
 - wer
 - cer
----
 """
-"""What the Hugging Face hub reads of a card."""
 
 SYNTHETIC = """\
 **Trained on synthetic speech and drawn mouths only**: it shows that the method works and is of no use on recordings.
@@ -57,7 +60,7 @@ class ModelCard:
             "Licence": self._stated_licence,
         }
         sections = [
-            FRONT_MATTER.format(licence=self.licence, task="automatic-speech-recognition"),
+            FRONT_MATTER.format(licence=self.licence, task="automatic-speech-recognition", metrics=ERROR_RATES),
             f"# {self.title}\n",
             "Recognises speech from sound (`a`), lips (`v`) or both (`av`) with one set of weights.\n",
             *([SYNTHETIC] if self.synthetic else []),
@@ -79,7 +82,7 @@ class ModelCard:
             "Licence": self._stated_licence,
         }
         sections = [
-            FRONT_MATTER.format(licence=self.licence, task="feature-extraction"),
+            FRONT_MATTER.format(licence=self.licence, task="feature-extraction", metrics=""),
             f"# {self.title}\n",
             ENCODER,
             *([SYNTHETIC] if self.synthetic else []),

@@ -9,8 +9,9 @@ nothing in it is executed. (Training checkpoints, which also hold optimiser and 
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from seehear.config import EncoderConfig, FrozenModel, ModelConfig
 from seehear.data.transforms import VIDEO_MEAN, VIDEO_STD
 from seehear.devices import find_device
 from seehear.errors import ModelError
+from seehear.memory_errors import ran_out
 from seehear.modality import FRAME_RATE, INPUT_SIZE, SAMPLE_RATE
 from seehear.model.usr import USR, SpeechEncoder
 from seehear.model.weights import WithoutStartValues, stored_type
@@ -37,6 +39,8 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.toml"
 OWN_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE, DESCRIPTION_FILE, PIECES_FILE)
 """What a model folder is made of."""
+EVALUATION_FOLDER = "evaluation"
+"""Where `seehear evaluate` writes reports on a model, inside its folder."""
 SAFETENSORS_TYPES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """The names of types in a safetensors file."""
 ENCODER_ALONE = (
@@ -44,7 +48,7 @@ ENCODER_ALONE = (
     "with `seehear train RECIPE --init {folder}`; `seehear extract` takes it as it is"
 )
 """Why the folder of an encoder cannot be used as a model, and what to do."""
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".safetensors")
 """File names of checkpoints that are not model folders."""
 
 
@@ -87,15 +91,17 @@ def save_model(
     recipe: Recipe | None = None,
     *,
     half: torch.dtype | None = None,
+    keep_evaluation: bool = True,
 ) -> Path:
     """Write a model folder: under a temporary name first, renamed when complete; an older model there is replaced.
 
-    `half` stores matrices in that half precision (`seehear.model.weights.stored_type`).
-    Raises `ModelError` if `folder` holds something else, or the vocabulary is not the model's.
+    `half` stores matrices in that half precision (`seehear.model.weights.stored_type`). Reports on an older model
+    (`EVALUATION_FOLDER`) stay there with `keep_evaluation`, as does whatever else lies beside it.
+    Raises `ModelError` if `folder` holds something else or cannot be written, or the vocabulary is not the model's.
     """
     folder = Path(folder)
     _check_vocabulary(folder, model.config, tokenizer)
-    with _replacing(folder) as temporary:
+    with _replacing(folder, keep_evaluation=keep_evaluation) as temporary:
         _write_config(temporary, ModelFolderConfig(model=model.config))
         write_weights(temporary / WEIGHTS_FILE, model.state_dict(), half)
         tokenizer.save(temporary)
@@ -112,11 +118,16 @@ def save_model(
 
 
 def save_encoder(
-    folder: Path, encoder: SpeechEncoder, card: ModelCard | None = None, *, half: torch.dtype | None = None
+    folder: Path,
+    encoder: SpeechEncoder,
+    card: ModelCard | None = None,
+    *,
+    half: torch.dtype | None = None,
+    keep_evaluation: bool = True,
 ) -> Path:
     """Write the folder of an encoder alone, without heads, decoder and tokenizer; else as `save_model`."""
     folder = Path(folder)
-    with _replacing(folder) as temporary:
+    with _replacing(folder, keep_evaluation=keep_evaluation) as temporary:
         _write_config(temporary, EncoderFolderConfig(model=encoder.config))
         write_weights(temporary / WEIGHTS_FILE, encoder.state_dict(), half)
         text = (card or ModelCard()).to_encoder_markdown(encoder.num_parameters())
@@ -148,7 +159,9 @@ def load_folder(
     try:
         with WithoutStartValues():
             network = USR(config) if isinstance(config, ModelConfig) else SpeechEncoder(config)
-    except (RuntimeError, ValueError, ZeroDivisionError, TypeError) as error:
+    except (RuntimeError, MemoryError, ValueError, ZeroDivisionError, TypeError) as error:
+        if ran_out(error):
+            raise ModelError(f"memory does not suffice for the model that {folder / CONFIG_FILE} describes") from error
         raise ModelError(f"{folder / CONFIG_FILE} describes no possible model: {_first_line(error)}") from error
     weights = _read_weights(folder / WEIGHTS_FILE)
     _check_weights(folder / WEIGHTS_FILE, weights, network.state_dict())
@@ -162,7 +175,10 @@ def load_folder(
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype | None = None) -> None:
-    """Write a safetensors file, tensor by tensor: more than one is never held in memory beside `weights`."""
+    """Write a safetensors file, tensor by tensor: more than one is never held in memory beside `weights`.
+
+    An `OSError` of writing tells how large the file is.
+    """
     types = {name: stored_type(value, half) for name, value in weights.items()}
     # The widest types first, so that each tensor begins at a multiple of its type's size.
     names = sorted(weights, key=lambda name: (-types[name].itemsize, name))
@@ -174,36 +190,75 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], half: torch.dtype |
         header[name] = {"dtype": SAFETENSORS_TYPES[types[name]], "shape": shape, "data_offsets": [start, end]}
     description = json.dumps(header).encode()
     description += b" " * (-len(description) % 8)
-    with path.open("wb") as file:
-        file.write(len(description).to_bytes(8, "little") + description)
-        for name in names:
-            value = weights[name].detach().to("cpu", types[name]).contiguous()
-            file.write(value.flatten().view(torch.uint8).numpy().data)
+    try:
+        with path.open("wb") as file:
+            file.write(len(description).to_bytes(8, "little") + description)
+            for name in names:
+                value = weights[name].detach().to("cpu", types[name]).contiguous()
+                file.write(value.flatten().view(torch.uint8).numpy().data)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; its weights need {end / 1e9:.2f} GB") from error
+
+
+def require_place(folder: Path, *, overwrite: bool = True) -> None:
+    """Raise `ModelError` if `folder` is something else than a model, or, without `overwrite`, if it is a model."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if (folder / CONFIG_FILE).is_file():
+        if not overwrite:
+            raise ModelError(f"{folder} exists: choose another place to save the model, or replace it with --overwrite")
+    elif folder.exists():
+        raise ModelError(f"{folder} exists and is no model folder: choose another place to save the model")
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which takes the place of `folder` at the end; what else lies in `folder` is kept.
+def _replacing(folder: Path, *, keep_evaluation: bool) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` at the end; what else lies in `folder` is kept.
 
-    Raises `ModelError` if `folder` is no model folder.
+    Evaluations are of the older model: they are kept only with `keep_evaluation`. Where `folder` is a link, the folder
+    that it leads to is replaced.
+    Raises `ModelError` if `folder` is no model folder, or cannot be written.
     """
-    if folder.exists() and not (folder / CONFIG_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ModelError(f"{folder} exists and is no model folder: choose another place to save the model")
-    temporary, old = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    require_place(folder)
+    place = folder.resolve()
     try:
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.replace(old)
-            for other in old.iterdir():  # evaluations, and whatever else lies there
-                if other.name not in OWN_FILES:
-                    other.replace(temporary / other.name)
-        temporary.replace(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        try:
+            new = workplace / "new"  # with the permissions of any new folder, which `workplace` has not
+            new.mkdir()
+            yield new
+            _exchange(new, place, workplace / "old", () if keep_evaluation else (EVALUATION_FOLDER,))
+        finally:
+            shutil.rmtree(workplace / "new", ignore_errors=True)
+            with suppress(OSError):
+                workplace.rmdir()
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _exchange(new: Path, place: Path, old: Path, dropped: Collection[str]) -> None:
+    """Move `new` to `place`, by way of `old`; what lies there beside a model is kept, except `dropped`.
+
+    Raises `OSError`; then nothing is lost.
+    """
+    if place.is_dir() and not any(place.iterdir()):  # it may be the current folder: it is filled, not replaced
+        for file in sorted(new.iterdir(), key=lambda file: file.name == CONFIG_FILE):
+            file.replace(place / file.name)
+        return
+    if place.exists():
+        place.replace(old)
+    try:
+        new.replace(place)
+    except OSError:
+        if old.exists():
+            old.replace(place)
+        raise
+    if old.exists():
+        for other in old.iterdir():  # evaluations, and whatever else lies there
+            if other.name not in (*OWN_FILES, *dropped):
+                other.replace(place / other.name)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_config(folder: Path, config: FolderConfig) -> None:
@@ -214,7 +269,7 @@ def _write_config(folder: Path, config: FolderConfig) -> None:
 def _read_config(folder: Path) -> EncoderConfig:
     """The sizes of a folder's network: a `ModelConfig` unless it is an encoder alone."""
     if folder.is_file():
-        advice = "turn a published checkpoint into one with `seehear convert`" if folder.suffix in PICKLES else ""
+        advice = "turn a published checkpoint into one with `seehear convert`" if folder.suffix in CHECKPOINTS else ""
         raise ModelError(
             f"{folder} is a file; a model is a folder with {CONFIG_FILE}" + (f": {advice}" if advice else "")
         )

@@ -11,19 +11,24 @@ Student or moving average becomes a model, or an encoder alone; the others are n
 it has a name that is none of these, or lacks one that belongs to what is taken; the error names it.
 """
 
+import errno
+import math
 import re
+import shlex
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from seehear.config import AudioFrontendConfig, EncoderConfig, ModelConfig, VideoFrontendConfig
 from seehear.errors import ModelError
+from seehear.memory_errors import ran_out
 from seehear.modality import Modality
 from seehear.model.usr import USR, SpeechEncoder
 from seehear.model.weights import WithoutStartValues
@@ -32,6 +37,15 @@ WRAPPERS = ("model", "backbone", "module", "_orig_mod")
 """Parts that training code puts into names; they are dropped, in any order and number."""
 AVERAGE = "target_backbone."
 """How the names of the moving average begin."""
+KEYS = ("state_dict", "model")
+"""Under which of them training code stores parameters."""
+KEEP_TENSORS = (
+    'import sys, torch; c = torch.load(sys.argv[1], "cpu", weights_only=False); '
+    'c = c.get("state_dict", c.get("model", c)) if isinstance(c, dict) else c; '
+    'c = getattr(c, "state_dict", c); c = c() if callable(c) else c; '
+    "torch.save({k: v for k, v in c.items() if torch.is_tensor(v)}, sys.argv[2])"
+)
+"""A program that keeps the parameters of a checkpoint: of a dictionary, a module, or an object with either."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last parts of names that are no parameters."""
 
@@ -41,6 +55,8 @@ class Group(StrEnum):
 
     STUDENT = "student"
     TEACHER = "moving average of the student (teacher)"
+    ENCODER = "encoder"
+    ENCODER_AVERAGE = "moving average of the encoder (teacher)"
     PROBES = "heads and decoder that watched the pre-training (probes)"
     PREDICTOR = "predictor of the pre-training"
     PSEUDO_LABELS = "output layers for pseudo-labels"
@@ -55,7 +71,12 @@ class Size(NamedTuple):
     bytes: int
 
     def __str__(self) -> str:
-        return f"{self.parameters:,} parameters, {self.bytes / 1e6:,.1f} MB" if self.bytes else "no tensors"
+        return f"{self.parameters:,} parameters, {shown_bytes(self.bytes)}" if self.bytes else "no tensors"
+
+
+def shown_bytes(count: int) -> str:
+    """Megabytes; kilobytes where it is less than a tenth of one."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 class Checkpoint(NamedTuple):
@@ -151,15 +172,14 @@ def to_ours(published: Mapping[str, Tensor], config: ModelConfig | None = None, 
     The configuration of a whole model is read off the shapes unless it is given.
     Raises `ModelError` that names missing, unknown and misshapen parameters.
     """
-    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): x for name, x in published.items()}
-    if len(plain) < len(published):
-        raise ModelError("the checkpoint holds a parameter twice, with and without a prefix; keep one of the two")
+    plain = _without_wrappers(published)
     encoder_alone = _is_pre_training(plain)
     groups, unknown = _sort(plain, encoder_alone)
-    wanted, other = (Group.TEACHER, Group.STUDENT) if teacher else (Group.STUDENT, Group.TEACHER)
+    student, average = _trained(encoder_alone)
+    wanted, other = (average, student) if teacher else (student, average)
     if wanted not in groups and other in groups:
         raise ModelError(
-            f"the checkpoint holds no {wanted}, but a {other}: {'leave out' if teacher else 'add'} --teacher"
+            f"the checkpoint does not hold the {wanted}, but the {other}: {'leave out' if teacher else 'add'} --teacher"
         )
     state = groups.pop(wanted, {})
     model = _skeleton({name: tuple(value.shape) for name, value in state.items()}, encoder_alone, config)
@@ -170,6 +190,20 @@ def to_ours(published: Mapping[str, Tensor], config: ModelConfig | None = None, 
     weights = {name: renamed[name].to(torch.int64) if name in counters else renamed[name] for name in expected}
     model.load_state_dict(weights, assign=True)
     return Conversion(model, (wanted, _size(state)), {group: _size(tensors) for group, tensors in groups.items()})
+
+
+def check_values(conversion: Conversion) -> None:
+    """Raise `ModelError` that names the parameters of a model that are not finite, in the names of its file."""
+    group, alone = conversion.taken[0], not isinstance(conversion.model, USR)
+    teacher = group in (Group.TEACHER, Group.ENCODER_AVERAGE)
+    faulty = [
+        _shown(name, teacher, alone) for name, value in conversion.model.state_dict().items() if not _is_finite(value)
+    ]
+    if faulty:
+        raise ModelError(
+            f"the checkpoint has numbers that are not finite in {_listed(faulty)}: it is damaged, get it again from "
+            "where it comes from"
+        )
 
 
 def to_published(model: USR) -> dict[str, Tensor]:
@@ -214,35 +248,69 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
 def read_checkpoint(path: Path) -> Checkpoint:
     """The tensors of a published checkpoint file. Nothing in the file is executed.
 
-    Raises `ModelError` for a file that is missing, damaged, or anything but names and tensors.
+    Raises `ModelError` for a file that is missing, damaged, anything but names and tensors, or cannot be read.
     """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: give the checkpoint file")
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}")
-    mapped = _can_be_mapped(path)
     others: dict[str, Size] = {}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        if isinstance(content, Mapping) and "state_dict" in content:
-            others = {str(name): _size(dict(_tensors(part))) for name, part in content.items() if name != "state_dict"}
-            content = content["state_dict"]
+        content, mapped = _load(path)
+        key = _key_of_parameters(content)
+        if key is not None:
+            others = {str(name): _size(dict(_tensors(part))) for name, part in content.items() if name != key}
+            content = content[key]
+    except ModelError:
+        raise
     except Exception as error:  # torch raises many kinds; others may be nested without end
+        if ran_out(error):
+            raise ModelError(f"memory does not suffice to read {path}") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a seek in a file that was cut short
+            raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
         raise ModelError(f"{path} is refused: {_why_refused(path, error)}") from error
-    if not isinstance(content, Mapping) or not all(map(_is_plain, content.values())):
-        raise ModelError(f"{path} does not hold parameters by name, alone or under 'state_dict'")
+    if not _holds_tensors(content):
+        raise ModelError(f"{path} does not hold parameters by name, alone or under {' or '.join(map(repr, KEYS))}")
     return Checkpoint({str(name): value for name, value in content.items()}, others, mapped)
 
 
-def _can_be_mapped(path: Path) -> bool:
-    """Whether the tensors lie in the file as they are in memory: in a zip archive, uncompressed."""
+def _load(path: Path) -> tuple[Any, bool]:
+    """What a file holds, and whether it is mapped."""
+    if path.suffix == ".safetensors":
+        return load_file(path), True
+    records = _zip_records(path)
+    if any(Path(record.filename).name == "constants.pkl" for record in records):
+        raise ModelError(f"{path} is refused: it is a TorchScript archive, a program; get the weights alone")
+    # Tensors lie in the file as they are in memory if it is a zip archive, uncompressed.
+    mapped = bool(records) and all(record.compress_type == zipfile.ZIP_STORED for record in records)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
+
+
+def _zip_records(path: Path) -> list[zipfile.ZipInfo]:
+    """The records of a zip archive; none if it is no such file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+            return archive.infolist()
+    except zipfile.BadZipFile:
+        return []
+
+
+def _key_of_parameters(content: object) -> str | None:
+    """Under which of `KEYS` the parameters are; None if they are not behind a key."""
+    if not isinstance(content, Mapping) or _holds_tensors(content):
+        return None
+    return next((key for key in KEYS if isinstance(content.get(key), Mapping)), None)
+
+
+def _holds_tensors(content: object) -> bool:
+    """Whether it holds tensors by name and nothing else."""
+    return isinstance(content, Mapping) and all(map(_is_plain, content.values()))
 
 
 def _why_refused(path: Path, error: Exception) -> str:
     """What is wrong with a file that `torch.load` does not read, and what to do."""
+    if blocked := re.search(r"unsupported GLOBAL (\S+) whose module \S+ is blocked", str(error)):
+        return f"it would run {blocked[1]} on this machine; do not use it"
     code = re.search(r"Unsupported (?:global|class)\S* (?:GLOBAL )?([\w.]+)", str(error))
     if code is None:
         return f"it is damaged, or no checkpoint ({type(error).__name__}); get it again from where it comes from"
@@ -250,14 +318,20 @@ def _why_refused(path: Path, error: Exception) -> str:
     return (
         f"it holds code beside its tensors ({code[1]}), which could do anything on this machine; if you trust it, keep "
         f"the tensors alone, in an environment that may run it, and convert {kept.name}: "
-        f"python -c \"import torch; torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)['state_dict'], "
-        f'{str(kept)!r})"'
+        f"{shlex.join(('python', '-c', KEEP_TENSORS, str(path), str(kept)))}"
     )
 
 
 def _is_plain(value: object) -> bool:
     """Whether it is a tensor of numbers in a row."""
     return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether no number is NaN or infinite; nothing as large as the tensor is held in memory for it."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(value))  # NaN is an extreme, if there is one
 
 
 def _tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -272,6 +346,17 @@ def _tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def _size(tensors: Mapping[str, Tensor]) -> Size:
     counted = (value.numel() for name, value in tensors.items() if name.rpartition(".")[2] not in STATISTICS)
     return Size(sum(counted), sum(value.numel() * value.itemsize for value in tensors.values()))
+
+
+def _without_wrappers(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters by their names without `WRAPPERS`; raises `ModelError` if two have the same one."""
+    plain: dict[str, Tensor] = {}
+    for name, value in published.items():
+        short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if short in plain:
+            raise ModelError(f"the checkpoint holds {short} twice, behind different prefixes; keep one of the two")
+        plain[short] = value
+    return plain
 
 
 def _is_pre_training(names: Iterable[str]) -> bool:
@@ -295,16 +380,23 @@ def _sort(plain: Mapping[str, Tensor], pre_training: bool) -> tuple[dict[Group, 
     return groups, unknown
 
 
+def _trained(pre_training: bool) -> tuple[Group, Group]:
+    """What a checkpoint is of, and its moving average."""
+    return (Group.ENCODER, Group.ENCODER_AVERAGE) if pre_training else (Group.STUDENT, Group.TEACHER)
+
+
 def _place(name: str, pre_training: bool) -> tuple[Group | None, str]:
     """What a parameter is, None if unknown, and its name in a student."""
-    group, own = Group.STUDENT, name
+    student, average = _trained(pre_training)
+    group, own = student, name
     if name.startswith(AVERAGE):
-        group, own = Group.TEACHER, ("encoder." if pre_training else "") + name.removeprefix(AVERAGE)
+        group, own = average, ("encoder." if pre_training else "") + name.removeprefix(AVERAGE)
     elif pre_training and not name.startswith("encoder."):
         group = Group.PROBES
     if our_name(own):
         return group, own
-    return next((left_out for pattern, left_out in LEFT_OUT.items() if _compiled(pattern).fullmatch(name)), None), name
+    other = next((left_out for pattern, left_out in LEFT_OUT.items() if _compiled(pattern).fullmatch(name)), None)
+    return (Group.PROBES if pre_training and other is Group.PSEUDO_LABELS else other), name
 
 
 def _skeleton(shapes: Mapping[str, tuple[int, ...]], encoder_alone: bool, config: ModelConfig | None) -> SpeechEncoder:
@@ -315,6 +407,8 @@ def _skeleton(shapes: Mapping[str, tuple[int, ...]], encoder_alone: bool, config
                 return SpeechEncoder(encoder_from_shapes(shapes))
             return USR(config or config_from_shapes(shapes))
     except (RuntimeError, MemoryError, ZeroDivisionError) as error:
+        if ran_out(error):
+            raise ModelError("memory does not suffice for a model with the shapes of the checkpoint") from error
         raise ModelError(f"no model can have the shapes of the checkpoint ({type(error).__name__})") from error
 
 

@@ -9,15 +9,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 
 from seehear.decoding.options import DecodingOptions
+from seehear.memory_errors import ran_out as ran_out
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-SIGNS = (
-    *("not enough memory", "can't allocate memory", "out of memory", "alloc_failed", "bad_alloc"),
-    *("could not create a primitive", "could not create a memory"),
-)
-"""What PyTorch, CUDA's libraries, C++ and oneDNN write of it, in lower case."""
 MIN_SPLIT_FRAMES = 100
 """Frames of the shortest clip that is halved."""
 OVERLAP_FRAMES = 40
@@ -100,12 +96,6 @@ def halves(frames: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
         return None
     middle = frames // 2
     return (0, middle + OVERLAP_FRAMES // 2), (middle - OVERLAP_FRAMES // 2, frames)
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether memory is what is wrong: PyTorch raises an error of its own on a GPU, a `RuntimeError` on a CPU."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in SIGNS)
 
 
 def release() -> None:
