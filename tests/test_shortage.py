@@ -228,7 +228,7 @@ def test_features_of_a_recording_that_does_not_fit(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {speech}: the memory does not suffice to encode it in one piece: cut it, or take ")
     assert not list((tmp_path / "out").glob("*"))
 
