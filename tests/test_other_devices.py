@@ -312,7 +312,9 @@ def test_the_command_line_takes_a_search_device(
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 0
-        told.append(capsys.readouterr().out)
+        out, err = capsys.readouterr()
+        told.append(out)
+    assert f"; search: {there[-1]} (as asked); precision: float32 (as asked)\n" in err
     assert told[0] == told[1] != "\n"
     assert str(split[1].search_device) == (device if search_device == "--device" else "cpu")
 

@@ -107,6 +107,11 @@ def find_search_device(encoder: torch.device, asked: torch.device | str | None =
     return torch.device("cpu") if encoder.type == "mps" else encoder
 
 
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both are one device; without a number it is the first of its kind."""
+    return (one.type, one.index or 0) == (other.type, other.index or 0)
+
+
 def describe_choice(
     asked: str, found: torch.device, precision: Precision, setting: str, *, search: str = ""
 ) -> list[str]:

@@ -238,7 +238,7 @@ def _decoded(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) 
     frames, id = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
     raise CorpusError(
         f"the memory does not suffice to decode '{id}' ({frames} frames), even in parts and with a small beam: "
-        "take another --device or a smaller model"
+        "take another device or a smaller model"
     )
 
 

@@ -306,7 +306,7 @@ class Recognizer:
             if not ran_out(error):
                 raise
         release()
-        advice = "cut it, or take another --device or a smaller model"
+        advice = "cut it, or take another device or a smaller model"
         raise MediaError(f"{media}: the memory does not suffice to encode it in one piece: {advice}")
 
     def _encode(

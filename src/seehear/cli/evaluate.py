@@ -80,7 +80,7 @@ def evaluate(  # long because its options are
     from seehear.data.corpus import Corpus
     from seehear.decoding.decode import weights_type
     from seehear.decoding.ngram import NGram
-    from seehear.devices import describe_search, find_search_device
+    from seehear.devices import describe_search, find_search_device, same_device
     from seehear.evaluate import decodable, read_records, require_scorable, write_report
     from seehear.files import require_writable
     from seehear.recognizer import find_model_folder, require_text
@@ -102,7 +102,7 @@ def evaluate(  # long because its options are
     search, numbers = find_search_device(place, search_device), precision.numbers
     network, tokenizer = load_model(folder, place, weights_dtype=weights_type(numbers, half=half))
     language_model = NGram.load(lm, tokenizer.vocab_size, tokenizer.pieces) if lm else None
-    apart = search if search != place else None
+    apart = None if same_device(search, place) else search
     name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, numbers, lm, half, apart)
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
