@@ -321,6 +321,15 @@ def test_options_of_windows_that_cannot_be(
     assert message in err
 
 
+def test_a_library_that_cannot_be_loaded_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where `ulimit -v` leaves no room for it."""
+    monkeypatch.setitem(sys.modules, "seehear.recognizer", None)
+    status, out, err = run("transcribe", "clip.mp4", "-m", "model")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: a library cannot be loaded (import of seehear.recognizer halted")
+    assert err.endswith("raise the bound on memory (ulimit -v), if there is one; else install seehear again\n")
+
+
 def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path: Path) -> None:
     model = shutil.copytree(model_folder, tmp_path / "model")
     arguments = ("evaluate", random_corpus.root, "--model", model, "--decode", "ctc")
@@ -330,7 +339,8 @@ def test_evaluate(run: Run, model_folder: Path, random_corpus: Corpus, tmp_path:
         assert words in out
     results = Path(model) / "evaluation" / "random-test-ctc.jsonl"
     assert len(results.read_text(encoding="utf-8").splitlines()) == 15
-    assert json.loads(results.with_suffix(".summary.json").read_text(encoding="utf-8"))["split"] == "test"
+    summary = json.loads(results.with_suffix(".summary.json").read_text(encoding="utf-8"))
+    assert (summary["split"], summary["device"], summary["search_device"]) == ("test", "cpu", "cpu")
 
     joint = ("evaluate", random_corpus.root, "-m", model, "--modality", "a", "--ctc_weight", 0.5, "--beam_size", 2)
     assert run(*joint, "--max_length_ratio", 0.2)[0] == 0

@@ -3,30 +3,39 @@
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from seehear.checkpoint import RECIPE_FILE
+import seehear.devices
+import seehear.recognizer
+import seehear.training.world
+from seehear.checkpoint import RECIPE_FILE, load_model
 from seehear.devices import (
     WORTHWHILE,
+    EmulationWarning,
     Hardware,
     Numbers,
     Precision,
     bf16_speed,
     choose_precision,
     describe_choice,
+    describe_search,
     find_device,
 )
 from seehear.errors import ConfigError
 from seehear.recipe import load_recipe, shipped_recipes
-from seehear.recognizer import load
+from seehear.recognizer import Recognizer, load
 from seehear.training import run
 from seehear.training.checkpoints import load_checkpoint
 from seehear.training.precision import find_precision
-from seehear.training.run import train_recipe
+from seehear.training.run import plan_recipe, train_recipe
+from seehear.training.world import World
 from training_runs import recipe
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -82,7 +91,7 @@ def test_what_was_chosen_and_why() -> None:
     chosen = choose_precision(CPU, "auto", training=True, hardware=LAPTOP)
     assert describe_choice("auto", CPU, chosen, "--dtype auto") == [
         "device: cpu (PyTorch finds no GPU here); "
-        "precision: float32 (this processor multiplies bf16 0.013 times as fast)"
+        "precision: float32 (this processor multiplies bf16 0.013 times as fast as float32)"
     ]
     chosen = choose_precision(CUDA, "auto", training=False, hardware=with_gpu(7, 5))
     assert describe_choice("cuda", CUDA, chosen, "--dtype auto") == [
@@ -121,7 +130,99 @@ def test_the_measurement_sees_that_kernels_are_switched_off() -> None:
 
 def test_recognition_on_a_cpu_is_in_float32_unless_asked(model_folder: Path) -> None:
     assert load(model_folder, "cpu", isolated=False).dtype == "float32"
-    assert load(model_folder, "cpu", dtype="bf16", isolated=False).dtype == "bf16"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmulationWarning)
+        assert load(model_folder, "cpu", dtype="bf16", isolated=False).dtype == "bf16"
+
+
+def test_a_recognizer_says_what_it_computes_with_and_warns_where_that_is_emulated(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seehear.recognizer, "choose_precision", partial(choose_precision, hardware=LAPTOP))
+    left_open = load(model_folder, "cpu", isolated=False)
+    assert (left_open.device, left_open.precision) == (CPU, Precision("float32", "the default on a CPU"))
+    with pytest.warns(EmulationWarning, match=r"multiplies bf16 0\.013 times as fast as float32") as found:
+        asked = load(model_folder, "cpu", dtype="bf16", isolated=False)
+    assert found[0].filename == __file__
+    assert asked.precision.numbers == asked.dtype == "bf16"
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.float16, "fp32", None])
+def test_numbers_that_there_are_not(model_folder: Path, dtype: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no dtype .*: give 'auto', 'float32', 'bf16', 'fp16'"):
+        load(model_folder, "cpu", dtype=dtype)
+    model, tokenizer = load_model(model_folder)
+    with pytest.raises(ConfigError, match="no dtype"):
+        Recognizer(model, tokenizer, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["bogus", "meta", "hpu", "privateuseone", "xla", "cpu:7", "cuda:99", "", None])
+def test_devices_that_there_are_not(model_folder: Path, name: Any) -> None:
+    with pytest.raises(ConfigError, match=f"no device '{name}' here; there is cpu"):
+        find_device(name)
+    if name is not None:
+        with pytest.raises(ConfigError, match=f"no device '{name}' here"):
+            load(model_folder, "cpu", search_device=name)
+
+
+def test_where_the_search_runs_and_why() -> None:
+    assert describe_search(CPU, None) == describe_search(CUDA, None) == ""
+    assert describe_search(MPS, None) == "; search: cpu (beside mps)"
+    assert describe_search(MPS, "cpu") == "; search: cpu (as asked)"
+    (line,) = describe_choice("mps", MPS, Precision("float32", "as asked"), "", search=describe_search(MPS, None))
+    assert line == "device: mps (as asked); search: cpu (beside mps); precision: float32 (as asked)"
+
+
+@pytest.mark.parametrize(("small", "large", "expected"), [(0.3, 2.0, 2.0), (0.1, 2.0, 0.1)])
+def test_large_matrices_are_multiplied_unless_small_ones_are_hopeless(
+    monkeypatch: pytest.MonkeyPatch, small: float, large: float, expected: float
+) -> None:
+    monkeypatch.setattr(seehear.devices, "_ratio", lambda dtype, side: large if side > 100 else small)
+    assert bf16_speed.__wrapped__() == expected
+
+
+# Processes that torchrun starts
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def started(size: int) -> None:
+        variables = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    monkeypatch.setattr(seehear.training.world.dist, "is_initialized", lambda: True)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "message"),
+    [
+        ("bogus", 2, "no device 'bogus' here"),
+        ("meta", 1, "no device 'meta' here"),
+        ("mps", 1, "no device 'mps' here"),
+        ("cuda:1", 2, "several processes cannot share cuda:1: with --device cuda each"),
+        ("mps", 2, "several processes cannot share the GPU of a Mac"),
+    ],
+)
+def test_processes_refuse_devices_that_cannot_be(
+    torchrun: Callable[[int], None], device: str, size: int, message: str
+) -> None:
+    torchrun(size)
+    with pytest.raises(ConfigError, match=message):
+        World.start(device)
+
+
+def test_one_process_of_torchrun_takes_what_a_process_alone_takes(
+    torchrun: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(seehear.training.world, "find_device", lambda name: asked.append(name) or CPU)
+    torchrun(1)
+    assert World.start("auto").device == CPU
+    torchrun(2)
+    World.start("auto")
+    assert asked == ["auto", "cpu", "cpu"]
 
 
 # A run
@@ -133,7 +234,9 @@ def test_a_run_stores_what_auto_chose(
     out = tmp_path / "run"
     monkeypatch.setattr(run, "find_precision", partial(find_precision, hardware=LAPTOP))
     train_recipe(recipe(corpus, precision="auto"), out)
-    assert "precision: float32 (this processor multiplies bf16 0.013 times as fast)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "precision: float32 (this processor multiplies bf16 0.013 times as fast as float32)" in told
+    assert told.splitlines()[-1] == f"model: {out / 'model'}"
     state = load_checkpoint(out / "checkpoints" / "step-4.pt")
     assert state is not None
     assert state["recipe"]["run"]["precision"] == "float32"
@@ -145,8 +248,17 @@ def test_a_run_stores_what_auto_chose(
     train_recipe(recipe(corpus, precision="auto"), out)  # where a new run would take bf16
     assert "precision: float32 (as this run began)" in capsys.readouterr().out
     assert load_recipe(out / RECIPE_FILE).run.precision == "float32"
-    with pytest.raises(ConfigError, match=r"began with run\.precision=float32 and cannot go on with bf16"):
-        train_recipe(recipe(corpus, precision="bf16"), out)
+    for start in (train_recipe, lambda settings, out: plan_recipe(settings, out=out)):
+        with pytest.raises(ConfigError, match=r"began with run\.precision=float32 and cannot go on with bf16"):
+            start(recipe(corpus, precision="bf16"), out)
+        with pytest.raises(ConfigError, match="holds a run of another recipe"):
+            start(recipe(corpus, precision="auto", seed=9), out)
+    before = sorted(out.rglob("*"))
+    told = plan_recipe(recipe(corpus, precision="auto"), out=out)
+    assert f"precision: float32 (as this run began)\ngoes on from step 4 of the run in {out}\n" in told
+    assert sorted(out.rglob("*")) == before
+    with pytest.raises(ConfigError, match="holds something else"):
+        plan_recipe(recipe(corpus, precision="auto"), out=out / "model")
     assert load_recipe(out / RECIPE_FILE).run.precision == "float32"
 
 

@@ -19,7 +19,7 @@ from seehear.config import EncoderConfig
 from seehear.convert import our_name
 from seehear.data.clipfile import write_clip
 from seehear.data.corpus import Corpus
-from seehear.errors import ModelError
+from seehear.errors import ConfigError, ModelError
 from seehear.model.usr import USR, SpeechEncoder
 from seehear.recipe import ModelSettings, parse_recipe
 from seehear.tokenizer import Tokenizer
@@ -143,6 +143,16 @@ def test_where_an_encoder_alone_cannot_serve(
         assert "--init" in err
         assert "encoder" in err
         assert err.count("\n") == 1
+    description = Path("description")
+    description.mkdir()
+    shutil.copy(encoder_folder / CONFIG_FILE, description)
+    for command, given in (("transcribe", "clip.mp4"), ("evaluate", random_corpus.root)):
+        status, _, err = run(command, given, "-m", description)  # before weights are read
+        assert (status, err.startswith("error: description is an encoder alone")) == (2, True)
+    with pytest.raises(ModelError, match=f"{encoder_folder} is an encoder alone"):
+        seehear.load(encoder_folder, language_model="nowhere.json")
+    with pytest.raises(ConfigError, match="no device 'abacus' here"):
+        seehear.load(encoder_folder, search_device="abacus")
     assert not any(Path(name).exists() for name in ("report.jsonl", "mean", "back.pth", "lm.json"))
     recognizer = seehear.load(encoder_folder)
     with pytest.raises(ModelError, match="encoder alone"):

@@ -18,7 +18,7 @@ from seehear.data.corpus import Corpus
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import DecodingMethod, DecodingOptions
 from seehear.errors import ConfigError, CorpusError
-from seehear.evaluate import Condition, Noise, Record, Report, compare, evaluate, read_records, write_report
+from seehear.evaluate import CLEAN, Condition, Noise, Record, Report, compare, evaluate, read_records, write_report
 from seehear.metrics import count_characters, count_words
 from seehear.modality import Modality
 from seehear.model.usr import USR
@@ -218,6 +218,13 @@ def test_results_of_two_language_models_do_not_overwrite_each_other(
     one, two = (f"lm-{zlib.crc32(file.read_bytes()):08x}" for file in files)
     names = {f"{stem}-a", f"{stem}-{one}=0.3-a", f"{stem}-{two}=0.3-a", f"{stem}-{one}=1-a"}
     assert {path.stem for path in (home / "evaluation").glob("*.jsonl")} == names
+
+
+def test_results_of_searches_on_other_devices_do_not_overwrite_each_other() -> None:
+    name = partial(command.file_name, "lrs3", "test", "a,v,av", CTC, CLEAN, "fp16")
+    assert name() == "lrs3-test-ctc-fp16"
+    assert name(search_device=torch.device("cpu")) == "lrs3-test-ctc-fp16-search=cpu"
+    assert name(search_device=torch.device("cuda:1")) == "lrs3-test-ctc-fp16-search=cuda1"
 
 
 @pytest.mark.parametrize("method", [DecodingMethod.CTC, DecodingMethod.ATTENTION, DecodingMethod.CTC_BEAM])

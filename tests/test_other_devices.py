@@ -227,14 +227,14 @@ def heard(recognizer: Recognizer, *, word_times: bool) -> list[tuple[object, ...
 @pytest.fixture(scope="module", params=[False, True], ids=["", "word times"])
 def windows(request: pytest.FixtureRequest, model_folder: Path) -> tuple[bool, list[tuple[object, ...]]]:
     """Whether words are timed, and what the CPU hears."""
-    return request.param, heard(load(model_folder, isolated=False), word_times=request.param)
+    return request.param, heard(load(model_folder, "cpu", isolated=False), word_times=request.param)
 
 
 def test_windows_are_transcribed(
     device: str, model_folder: Path, windows: tuple[bool, list[tuple[object, ...]]]
 ) -> None:
     word_times, expected = windows
-    there = load(model_folder, device, isolated=False, search_device=device)
+    there = load(model_folder, device, dtype="float32", isolated=False, search_device=device)
     assert there.model.search_device == torch.device(device)
     assert heard(there, word_times=word_times) == expected
 
@@ -256,7 +256,7 @@ def test_a_corpus_is_evaluated(
 
 def test_the_search_on_the_cpu(device: str, model_folder: Path, windows: tuple[bool, list[tuple[object, ...]]]) -> None:
     word_times, expected = windows
-    apart = load(model_folder, device, isolated=False, search_device="cpu")
+    apart = load(model_folder, device, dtype="float32", isolated=False, search_device="cpu")
     places = {name: part.device.type for name, part in apart.model.named_parameters()}
     assert places["encoder.norm.weight"] == places["projections.a.weight"] == torch.device(device).type
     assert {places[name] for name in places if name.startswith(("decoder", "ctc_heads", "output_heads"))} == {"cpu"}
@@ -264,7 +264,7 @@ def test_the_search_on_the_cpu(device: str, model_folder: Path, windows: tuple[b
 
 
 def test_features_go_to_the_search_once(device: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load(model_folder, device, isolated=False, search_device="cpu")
+    model = load(model_folder, device, dtype="float32", isolated=False, search_device="cpu")
     moved: list[torch.Size] = []
     to_search = USR.to_search
 
@@ -304,14 +304,17 @@ def test_the_command_line_takes_a_search_device(
     split: list[USR] = []
     monkeypatch.setattr(seehear.recognizer, "search_on", lambda *given: split.append(search_on(*given)) or split[-1])
     told = []
-    for options in ([], ["--device", device, "--search-device", search_device.replace("--device", device)]):
+    there = ["--device", device, "--search-device", search_device.replace("--device", device)]
+    for options in ([], [*there, "--dtype", "float32"]):
         arguments = [str(tmp_path / "clip.mp4"), "-m", str(model_folder), "--beam_size", "2"]
         arguments += ["--max_length_ratio", "0.2", "--no_speech_threshold", "1"]
         monkeypatch.setattr(sys, "argv", ["seehear", "transcribe", *arguments, *options])
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 0
-        told.append(capsys.readouterr().out)
+        out, err = capsys.readouterr()
+        told.append(out)
+    assert f"; search: {there[-1]} (as asked); precision: float32 (as asked)\n" in err
     assert told[0] == told[1] != "\n"
     assert str(split[1].search_device) == (device if search_device == "--device" else "cpu")
 
@@ -416,7 +419,7 @@ def test_the_pretended_device_notices_features_that_are_not_moved(
 ) -> None:
     monkeypatch.setattr(USR, "to_search", lambda self, features, mask: (features, mask))
     with pytest.raises(DeviceMismatchError, match=f"tensors of cpu and {device}"):
-        heard(load(model_folder, device, isolated=False, search_device="cpu"), word_times=False)
+        heard(load(model_folder, device, dtype="float32", isolated=False, search_device="cpu"), word_times=False)
 
 
 def test_the_pretended_device_has_true_values_and_no_numpy(device: str) -> None:

@@ -36,7 +36,7 @@ from seehear.model.usr import USR
 from seehear.recognizer import Recognizer
 from seehear.tokenizer import Tokenizer
 from seehear.transcribing.assembly import Assembly
-from seehear.transcribing.batches import Transcriber
+from seehear.transcribing.batches import Heard, Input, Transcriber
 from seehear.transcribing.recognition import Recording
 
 A, V, AV = Modality.AUDIO, Modality.VIDEO, Modality.AUDIOVISUAL
@@ -182,7 +182,7 @@ def test_a_recording_says_the_same_with_less(
 
 def test_a_recording_that_does_not_fit_costs_itself(recognizer: Recognizer, speech: Path, limit: Limit) -> None:
     limit(50)
-    with pytest.raises(MediaError, match=r"two.wav: the memory does not suffice to recognise it: give a lower"):
+    with pytest.raises(MediaError, match=r"two.wav: the memory does not suffice to recognise it: take another device"):
         recognizer.transcribe(speech, "a", DecodingOptions(beam_size=8))
 
 
@@ -195,6 +195,22 @@ def test_windows_of_several_recordings_are_decoded_one_by_one(
     found = [result for _, result in recognizer.transcribe_all([speech] * 3, "a", options)]
     assert [result.text for result in found] == expected  # type: ignore[union-attr]
     assert not any("memory" in warning for result in found for warning in result.warnings)  # type: ignore[union-attr]
+
+
+def test_a_batch_that_did_not_fit_is_not_tried_again(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def limited(self: Transcriber, inputs: list[Input], modality: Modality) -> list[Heard]:
+        tried.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return [Heard(given.frames, (), "", (), 0.0, 0.0, looped=False) for given in inputs]
+
+    monkeypatch.setattr(Transcriber, "_transcribe", limited)
+    transcriber = Transcriber(recognizer.model, recognizer.tokenizer, DecodingOptions())
+    inputs = [Input(A, 100, None, None)] * 5
+    assert transcriber(inputs) == transcriber(inputs)
+    assert tried == [5, 2, 3, 1, 2, *(2, 2, 1)]
 
 
 def test_without_memory_to_find_who_speaks_it_is_who_moves(
@@ -228,7 +244,7 @@ def test_features_of_a_recording_that_does_not_fit(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {speech}: the memory does not suffice to encode it in one piece: cut it, or take ")
     assert not list((tmp_path / "out").glob("*"))
 

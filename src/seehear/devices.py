@@ -1,8 +1,8 @@
 """Where a model computes, and with which numbers, where the user leaves that to seehear (`auto`).
 
 bf16 is fast where the device multiplies it and slow where it is emulated: on a processor without AVX512-BF16 or AMX a
-product in bf16 takes a hundred times as long as in float32. No list of processors says which is which, and environment
-variables such as ONEDNN_MAX_CPU_ISA change it; so a matrix product is timed.
+product in bf16 takes tens of times as long as in float32, the larger the matrices the more. No list of processors says
+which is which, and environment variables such as ONEDNN_MAX_CPU_ISA change it; so a matrix product is timed.
 """
 
 import math
@@ -20,12 +20,17 @@ Numbers = Literal["float32", "bf16", "fp16"]
 """What a model computes with; weights stay float32, as do sums and probabilities."""
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+TYPES = ("cpu", "cuda", "mps")
+"""Of devices that are supported; a CPU has no number."""
 WORTHWHILE = 1.2
 """How many times as fast as float32 bf16 must be on a CPU for `auto` to take it."""
 FIRST_WITH_BF16 = (8, 0)
 """Compute capability of the first NVIDIA GPUs that multiply bf16 (Ampere)."""
 SIDES = (96, 384)
 """Rows and columns of the matrices that are multiplied; of the larger ones only where the smaller are no disaster."""
+HOPELESS = 0.2
+"""The speed of bf16 below which larger matrices are not tried. Small ones hide some of what a processor can: oneDNN
+takes a moment to start each product."""
 TURNS = 4
 """Products that are timed of each kind, the first to warm up."""
 
@@ -58,6 +63,10 @@ class Hardware:
 HERE = Hardware()
 
 
+class EmulationWarning(UserWarning):
+    """A model computes with numbers that are emulated here, and slow."""
+
+
 class Precision(NamedTuple):
     """What is computed with, and why."""
 
@@ -68,7 +77,7 @@ class Precision(NamedTuple):
 
 
 def find_device(device: torch.device | str, hardware: Hardware = HERE) -> torch.device:
-    """The device of that name; `auto` is CUDA, else MPS, else the CPU.
+    """The device of that name, of those that are supported; `auto` is CUDA, else MPS, else the CPU.
 
     Raises `ConfigError` if this machine lacks it.
     """
@@ -76,21 +85,50 @@ def find_device(device: torch.device | str, hardware: Hardware = HERE) -> torch.
         return torch.device("cuda" if hardware.has_cuda() else "mps" if hardware.has_mps() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = {"cuda": hardware.has_cuda(), "mps": hardware.has_mps()}
-        available = " and ".join(["cpu", *(name for name, is_there in there.items() if is_there)])
-        raise ConfigError(f"no device '{device}' here; there is {available}") from error
-    return found
+        if found.type in TYPES and not (found.type == "cpu" and found.index is not None):
+            torch.empty(0, device=found)
+            return found
+        reason = None
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        reason = error
+    there = {"cuda": hardware.has_cuda(), "mps": hardware.has_mps()}
+    available = " and ".join(["cpu", *(name for name, is_there in there.items() if is_there)])
+    raise ConfigError(f"no device '{device}' here; there is {available}") from reason
 
 
-def describe_choice(asked: str, found: torch.device, precision: Precision, setting: str) -> list[str]:
+def find_search_device(encoder: torch.device, asked: torch.device | str | None = None) -> torch.device:
+    """Where decoder and heads run beside an encoder on `encoder`: on the device that is `asked` for.
+
+    None: on that of the encoder, or on the CPU beside MPS: each step of a search is small, and a kernel there starts
+    slowly. Raises `ConfigError` as `find_device`.
+    """
+    if asked is not None:
+        return find_device(asked)
+    return torch.device("cpu") if encoder.type == "mps" else encoder
+
+
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both are one device; without a number it is the first of its kind."""
+    return (one.type, one.index or 0) == (other.type, other.index or 0)
+
+
+def describe_choice(
+    asked: str, found: torch.device, precision: Precision, setting: str, *, search: str = ""
+) -> list[str]:
     """What was chosen and why, in a line; and in another what speaks against it, and the `setting` to leave at auto.
 
-    `found` is the device that was found for the name `asked`.
+    `found` is the device that was found for the name `asked`; `search` is what `describe_search` returns.
     """
-    chosen = f"device: {found} ({_reason(asked, found)}); precision: {precision.numbers} ({precision.why})"
+    chosen = f"device: {found} ({_reason(asked, found)}){search}; precision: {precision.numbers} ({precision.why})"
     return [chosen] + ([f"warning: {precision.warning}; {setting} avoids that"] if precision.warning else [])
+
+
+def describe_search(encoder: torch.device, asked: str | None) -> str:
+    """The device of the search and why, `; search: cpu (as asked)`; nothing if it is left open and the encoder's."""
+    place = find_search_device(encoder, asked)
+    if asked is None and place == encoder:
+        return ""
+    return f"; search: {place} ({'as asked' if asked is not None else f'beside {encoder.type}'})"
 
 
 def _reason(asked: str, found: torch.device) -> str:
@@ -110,7 +148,10 @@ def choose_precision(
     Training takes bf16 where the device multiplies it, else float32: fp16 would need its loss scaled. Inference takes
     bf16 on GPUs that multiply it, fp16 on earlier ones of NVIDIA, and float32 on a CPU, where results are then the
     same on every processor. MPS has float32 for both: half precision is not measured there.
+    Raises `ConfigError` if there are no numbers of that name.
     """
+    if asked not in ("auto", *DTYPES):
+        raise ConfigError(f"no dtype {asked!r}: give {', '.join(map(repr, ('auto', *DTYPES)))}")
     if asked != "auto":
         return Precision(asked, "as asked", _objection(device, asked, hardware))
     if device.type == "cuda":
@@ -120,7 +161,7 @@ def choose_precision(
         return Precision("bf16" if has_bf16 else "float32" if training else "fp16", why)
     if device.type == "cpu" and training:
         speed = hardware.bf16_speed()
-        why = f"this processor multiplies bf16 {_times(speed)} as fast"
+        why = f"this processor multiplies bf16 {_times(speed)} as fast as float32"
         return Precision("bf16" if speed >= WORTHWHILE else "float32", why)
     return Precision("float32", "the default on a CPU" if device.type == "cpu" else f"the default on {device.type}")
 
@@ -150,7 +191,7 @@ def _speed(dtype: torch.dtype) -> float:
     ratio = 0.0
     for side in SIDES:
         ratio = _ratio(dtype, side)
-        if ratio < 0.5:
+        if ratio < HOPELESS:
             break
     torch.set_num_threads(threads)
     return ratio

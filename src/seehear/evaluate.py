@@ -21,7 +21,6 @@ from seehear.decoding.decode import search_on
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingOptions, DType
 from seehear.decoding.shortage import AS_ASKED, ran_out
-from seehear.devices import find_device
 from seehear.errors import CorpusError
 from seehear.files import write_atomically
 from seehear.metrics import (
@@ -200,19 +199,20 @@ def evaluate(
     `on_batch` is told the number of clips just done. Nothing is left out in silence.
 
     Raises `CorpusError` for utterances without a transcript, for duplicates, for an empty list, if no utterance has the
-    streams of any of `modalities`, and for a clip that memory does not suffice for.
+    streams of any of `modalities`, and for a clip that memory does not suffice for; `ConfigError` for a device or a
+    `dtype` that there is not.
     """
     require_scorable(utterances)
-    decodable = _decodable(utterances, modalities)
+    possible = decodable(utterances, modalities)
     model.eval()
-    split = search_on(model, None if search_device is None else find_device(search_device))
+    split = search_on(model, search_device)
     decode = ClipDecoder(split, tokenizer, options, language_model, dtype)
     started = time.monotonic()
     records: dict[tuple[Modality, str], Record] = {}
     reduced: dict[str, str] = {}
-    if on_batch and len(decodable) < len(utterances):
-        on_batch(len(utterances) - len(decodable))
-    for clean in evaluation_batches(corpus, decodable, max_frames):
+    if on_batch and len(possible) < len(utterances):
+        on_batch(len(utterances) - len(possible))
+    for clean in evaluation_batches(corpus, possible, max_frames):
         batch = condition.apply(clean)
         wanted = [modality for modality in modalities if modality in batch.modalities]
         clips = zip(batch.ids, batch.texts, _decoded(decode, batch, wanted), strict=True)
@@ -238,7 +238,7 @@ def _decoded(decode: ClipDecoder, batch: Batch, modalities: Sequence[Modality]) 
     frames, id = max(zip(batch.lengths.tolist(), batch.ids, strict=True))
     raise CorpusError(
         f"the memory does not suffice to decode '{id}' ({frames} frames), even in parts and with a small beam: "
-        "take another --device or a smaller model"
+        "take another device or a smaller model"
     )
 
 
@@ -304,7 +304,7 @@ def require_scorable(utterances: Sequence[Utterance]) -> None:
         )
 
 
-def _decodable(utterances: Sequence[Utterance], modalities: Sequence[Modality]) -> list[Utterance]:
+def decodable(utterances: Sequence[Utterance], modalities: Sequence[Modality]) -> list[Utterance]:
     """Those that can be recognised in one of `modalities`. Raises `CorpusError` if there are none."""
     found = [utterance for utterance in utterances if set(utterance.streams.readable) & set(modalities)]
     if not found:

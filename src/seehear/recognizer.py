@@ -4,9 +4,12 @@ recordings ─► listening: windows with their sound and mouths ─► batches 
              (in a process of its own)
 """
 
+import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,7 +26,7 @@ from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.ngram import NGram
 from seehear.decoding.options import NO_SPEECH, DecodingOptions, DType
 from seehear.decoding.shortage import ran_out, release
-from seehear.devices import choose_precision, find_device
+from seehear.devices import EmulationWarning, choose_precision, find_device, find_search_device
 from seehear.errors import MediaError, ModelError, SeehearError
 from seehear.listening.lips import Mouth
 from seehear.listening.options import DetectorName, FaceChoice, ListeningOptions, WindowOptions
@@ -85,19 +88,23 @@ class Recognizer:
         faster and about as exact (RESULTS.md).
         `isolated` reads recordings in a process of its own, which may die of them (`seehear.listening.reader`).
         `search_device` is where decoder and heads run, by default where the encoder does, but the CPU beside MPS.
+        What is taken stands in `device`, `model.search_device` and `precision`, with its reason. Warns
+        (`EmulationWarning`) of a `dtype` that is emulated on this device.
         """
-        device = next(model.parameters()).device
-        devices = {device.type}
+        self.device = next(model.parameters()).device
+        self.precision = choose_precision(self.device, dtype, training=False)
+        if self.precision.warning:
+            warnings.warn(self.precision.warning, EmulationWarning, stacklevel=3)  # who calls `load`
+        search = find_search_device(self.device, search_device)
         if isinstance(model, USR):
-            model = search_on(model, None if search_device is None else find_device(search_device))
-            devices.add(model.search_device.type)
-        if "cpu" in devices:
+            model = search_on(model, search_device)
+        if "cpu" in (self.device.type, search.type):
             memory.bound()
         self.model = model
         self.tokenizer = tokenizer
         self.face_model = face_model
         self.language_model = language_model
-        self.dtype = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
+        self.dtype = self.precision.numbers
         self._reader = Reader() if isolated else None
 
     def transcribe(
@@ -299,16 +306,15 @@ class Recognizer:
             if not ran_out(error):
                 raise
         release()
-        advice = "cut it, or take another --device or a smaller model"
+        advice = "cut it, or take another device or a smaller model"
         raise MediaError(f"{media}: the memory does not suffice to encode it in one piece: {advice}")
 
     def _encode(
         self, path: Path, modality: ModalityName, layers: Sequence[int], detector: FaceDetector | DetectorName
     ) -> Features:
         """What `extract` returns."""
-        device = next(self.model.parameters()).device
-        given, warnings = self._whole(path, modality, detector)
-        with precision(device, self.dtype):
+        given, notes = self._whole(path, modality, detector)
+        with precision(self.device, self.dtype):
             entering, mask = streams(self.model, [given], (given.modality,))
         kept: dict[int, Tensor] = {}
 
@@ -317,32 +323,32 @@ class Recognizer:
 
         hooks = [self.model.encoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
         try:
-            with precision(device, self.dtype):
+            with precision(self.device, self.dtype):
                 output = self.model.contextualise(entering, mask)[given.modality][0]
         finally:
             for hook in hooks:
                 hook.remove()
         by_layer = {layer: kept[layer].float().cpu().numpy() for layer in layers}
-        return Features(given.modality, output.float().cpu().numpy(), by_layer, warnings)
+        return Features(given.modality, output.float().cpu().numpy(), by_layer, notes)
 
     def _whole(
         self, path: Path, modality: ModalityName, detector: FaceDetector | DetectorName
     ) -> tuple[Input, tuple[str, ...]]:
         """A recording in one piece, and what there is to say about it."""
-        warnings: list[str] = []
+        notes: list[str] = []
         listening = self._listening(modality, detector, "speaking", replace(DEFAULT_WINDOWS, whole=True))
         finder = None if isinstance(detector, str) else detector
         transcriber = self._transcriber(DEFAULT_DECODING) if isinstance(self.model, USR) else None
         given = None
-        for event in self._listen(path, listening, finder, warnings.append):
+        for event in self._listen(path, listening, finder, notes.append):
             if isinstance(event, Piece):
                 if len(event.mouths) > 1 and transcriber is None:
-                    warnings.append("an encoder alone cannot tell which face speaks: the one that moves most is taken")
+                    notes.append("an encoder alone cannot tell which face speaks: the one that moves most is taken")
                 ((mouth, given),) = self._inputs(event, "speaking", transcriber)
-                warnings.extend(() if mouth is None else mouth.notes)
+                notes.extend(() if mouth is None else mouth.notes)
         if given is None:
             raise MediaError(f"{path}: there is nothing in it")
-        return given, tuple(warnings)
+        return given, tuple(notes)
 
 
 def _note(recording: Recording, event: Opened | Read, on_progress: Progress | None) -> None:
@@ -373,15 +379,29 @@ def load(
     `device` "auto" is CUDA, else MPS, else the CPU. `language_model` is a file that `seehear lm` made. `half` keeps the
     weights in half precision: half the memory, a little slower; with `dtype` "fp16" they always are. The other
     arguments are those of `Recognizer`.
-    Raises `ModelError` that says what is wrong with the model.
+    Raises `ModelError` that says what is wrong with the model, and `ConfigError` for a device or `dtype` that there is
+    not.
     """
     place = find_device(device)
+    find_search_device(place, search_device)  # which is refused before the weights are read
     numbers = choose_precision(place, dtype, training=False).numbers
-    network, tokenizer = load_folder(find_model_folder(model), place, weights_dtype=weights_type(numbers, half=half))
+    folder = find_model_folder(model)
+    if language_model:
+        require_text(folder)
+    network, tokenizer = load_folder(folder, place, weights_dtype=weights_type(numbers, half=half))
     asked = None
     if language_model and tokenizer:
         asked = NGram.load(Path(language_model), tokenizer.vocab_size, tokenizer.pieces)
-    return Recognizer(network, tokenizer, face_model, asked, numbers, isolated=isolated, search_device=search_device)
+    return Recognizer(network, tokenizer, face_model, asked, dtype, isolated=isolated, search_device=search_device)
+
+
+def require_text(folder: Path) -> None:
+    """Raise `ModelError` if `folder` is that of an encoder alone, which makes no text; no weights are read."""
+    kind = None
+    with suppress(OSError, ValueError, AttributeError):  # a damaged folder is refused when it is loaded
+        kind = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("kind")
+    if kind == "encoder":
+        raise ModelError(f"{folder} is {ENCODER_ALONE.format(folder=folder)}")
 
 
 def find_model_folder(model: str | Path) -> Path:

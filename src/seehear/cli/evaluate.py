@@ -14,6 +14,7 @@ from seehear.decoding.options import OPTIONS_OF, DecodingMethod, DecodingOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from rich.table import Table
 
     from seehear.data.corpus import Corpus, Utterance
@@ -79,9 +80,10 @@ def evaluate(  # long because its options are
     from seehear.data.corpus import Corpus
     from seehear.decoding.decode import weights_type
     from seehear.decoding.ngram import NGram
-    from seehear.evaluate import read_records, require_scorable, write_report
+    from seehear.devices import describe_search, find_search_device, same_device
+    from seehear.evaluate import decodable, read_records, require_scorable, write_report
     from seehear.files import require_writable
-    from seehear.recognizer import find_model_folder
+    from seehear.recognizer import find_model_folder, require_text
 
     language_weight = lm_weight if lm else 0.0
     decoding = DecodingOptions(decode, beam_size, ctc_weight, length_bonus, max_length_ratio, language_weight)
@@ -92,22 +94,26 @@ def evaluate(  # long because its options are
     loaded = Corpus.load(corpus)
     utterances = loaded.split(split)
     require_scorable(utterances)
+    decodable(utterances, modalities)
     folder = find_model_folder(model)
+    require_text(folder)
     home = folder / "evaluation" if Path(model).is_dir() else Path()
     place, precision = options.choose_device(device, dtype)
-    numbers = precision.numbers
+    search, numbers = find_search_device(place, search_device), precision.numbers
     network, tokenizer = load_model(folder, place, weights_dtype=weights_type(numbers, half=half))
     language_model = NGram.load(lm, tokenizer.vocab_size, tokenizer.pieces) if lm else None
-    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, numbers, lm, half)
+    apart = None if same_device(search, place) else search
+    name = file_name(loaded.root.resolve().name, split, modality, decoding, condition, numbers, lm, half, apart)
     path = output or home / f"{name}.jsonl"
     require_writable(path.parent)
-    options.tell_device(device, place, precision)
+    options.tell_device(device, place, precision, describe_search(place, search_device))
     report = measure(
         network, tokenizer, loaded, utterances, modalities, decoding, condition, language_model, numbers, search_device
     )
-    about = {"model": model, "corpus": str(corpus), "split": split, "dtype": numbers} | (
-        {"language_model": str(lm)} if lm else {}
-    )
+    about = {"model": model, "corpus": str(corpus), "split": split, "dtype": numbers}
+    about |= {"device": str(place), "search_device": str(search)}
+    if lm:
+        about["language_model"] = str(lm)
     if half:
         about["weights"] = "half precision"
     write_report(report, path, about)
@@ -187,8 +193,12 @@ def file_name(
     dtype: DType,
     lm: Path | None = None,
     half: bool = False,
+    search_device: "torch.device | None" = None,
 ) -> str:
-    """A name that tells results of other options, language models and conditions apart."""
+    """A name that tells results of other options, language models and conditions apart.
+
+    `search_device` is where the search runs, if not where the encoder does.
+    """
     parts = [corpus, split, decoding.method.value, *unusual(decoding)]
     if lm:  # by its content: names repeat
         parts.append(f"{lm.stem}-{zlib.crc32(lm.read_bytes()):08x}={decoding.language_weight:g}")
@@ -200,6 +210,8 @@ def file_name(
         parts.append(dtype)
     if half:
         parts.append("half")
+    if search_device:
+        parts.append(f"search={search_device}".replace(":", ""))
     return "-".join(parts)
 
 

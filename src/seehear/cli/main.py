@@ -80,6 +80,9 @@ def main() -> None:
         _fail(f"{error.format_message()} See `{context.command_path if context else 'seehear'} --help`.")
     except (SeehearError, OSError) as error:
         _fail(str(error))
+    except ImportError as error:
+        advice = "raise the bound on memory (ulimit -v), if there is one; else install seehear again"
+        _fail(f"a library cannot be loaded ({_first_cause(error)}): {advice}")
     except PreemptionError as stop:
         _fail(str(stop), REQUEUE)
     except (KeyboardInterrupt, typer.Abort):
@@ -106,6 +109,11 @@ def _fail(message: str, status: int = 2) -> NoReturn:
     """One line on standard error, and the end."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     _exit(status)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The error that others were raised for, as NumPy does with a page of advice."""
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
 
 
 def _exit(status: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """Options that several commands share, named as in Whisper where Whisper has them."""
 
 import itertools
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -138,18 +139,22 @@ def use_threads(threads: int | None) -> None:
 
 
 def choose_device(device: str, dtype: DType) -> tuple["torch.device", "Precision"]:
-    """Where a model recognises, and with which numbers."""
-    from seehear.devices import choose_precision, find_device
+    """Where a model recognises, and with which numbers; `tell_device` prints it, and no Python warning does."""
+    from seehear.devices import EmulationWarning, choose_precision, find_device
 
+    warnings.simplefilter("ignore", EmulationWarning)
     found = find_device(device)
     return found, choose_precision(found, dtype, training=False)
 
 
-def tell_device(asked: str, found: "torch.device", precision: "Precision") -> None:
-    """Print on standard error what `choose_device` chose, and what speaks against it."""
+def tell_device(asked: str, found: "torch.device", precision: "Precision", search: str = "") -> None:
+    """Print on standard error what `choose_device` chose, and what speaks against it, once nothing is refused any more.
+
+    `search` is what `seehear.devices.describe_search` returns, where there is a search.
+    """
     from seehear.devices import describe_choice
 
-    for line in describe_choice(asked, found, precision, "--dtype auto"):
+    for line in describe_choice(asked, found, precision, "--dtype auto", search=search):
         print_beside(line)
 
 

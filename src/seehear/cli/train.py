@@ -45,6 +45,6 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     if dry_run:
-        typer.echo(plan_recipe(settings, device))
+        typer.echo(plan_recipe(settings, device, out))
     elif out is not None:
-        typer.echo(f"model: {train_recipe(settings, out, device)}")
+        train_recipe(settings, out, device)

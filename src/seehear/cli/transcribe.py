@@ -88,9 +88,10 @@ def transcribe(
     options.use_threads(threads)
 
     from seehear.cli.progress import RecordingProgress
+    from seehear.devices import describe_search
     from seehear.files import require_writable
     from seehear.listening.options import WindowOptions
-    from seehear.recognizer import load
+    from seehear.recognizer import find_model_folder, load, require_text
     from seehear.transcribing.crops_video import CropsVideos
     from seehear.transcript import SubtitleOptions, Transcript, output_names, write_transcript
 
@@ -104,8 +105,11 @@ def transcribe(
     if folder:
         require_writable(folder)
     place, precision = options.choose_device(device, dtype)
+    search = describe_search(place, search_device)
+    model_folder = find_model_folder(model)
+    require_text(model_folder)
     recognizer = load(
-        model,
+        model_folder,
         place,
         face_model=face_model,
         language_model=lm,
@@ -113,7 +117,7 @@ def transcribe(
         half=half,
         search_device=search_device,
     )
-    options.tell_device(device, place, precision)
+    options.tell_device(device, place, precision, search)
     names = output_names(files)
     named = dict(reversed([*zip(files, names, strict=True)]))  # of a file that is given twice, the first
     failed = False

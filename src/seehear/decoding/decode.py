@@ -12,14 +12,14 @@ from seehear.decoding.greedy import attention_greedy
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
 from seehear.decoding.rescore import ctc_driven, rescore
-from seehear.devices import DTYPES, Numbers, choose_precision
+from seehear.devices import DTYPES, Numbers, choose_precision, find_search_device
 from seehear.modality import Modality
 from seehear.model.usr import USR
 
 
 def precision(device: torch.device, dtype: DType) -> torch.autocast:
-    """A context in which models compute with numbers of `dtype`."""
-    numbers = choose_precision(device, dtype, training=False).numbers if dtype == "auto" else dtype
+    """A context in which models compute with numbers of `dtype`. Raises `ConfigError` if there is no such `dtype`."""
+    numbers = choose_precision(device, dtype, training=False).numbers
     half = DTYPES["bf16" if numbers == "float32" else numbers]
     return torch.autocast(device.type, half, enabled=numbers != "float32")
 
@@ -34,14 +34,9 @@ def weights_type(numbers: Numbers, *, half: bool) -> torch.dtype | None:
     return None
 
 
-def search_on(model: USR, device: torch.device | None = None) -> USR:
-    """The model as searches want it: its decoder and heads on `device`.
-
-    None: on the device of the encoder, or on the CPU beside an encoder on MPS: each step of a search is small, and a
-    kernel there starts slowly.
-    """
-    encoder = next(model.parameters()).device
-    return model.with_search_on(device or (torch.device("cpu") if encoder.type == "mps" else encoder))
+def search_on(model: USR, device: torch.device | str | None = None) -> USR:
+    """The model as searches want it: its decoder and heads on `device`, or where `find_search_device` puts them."""
+    return model.with_search_on(find_search_device(next(model.parameters()).device, device))
 
 
 def decode_batch(

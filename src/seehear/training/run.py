@@ -54,35 +54,37 @@ def train_recipe(recipe: Recipe, out: Path, device: str = "cpu", on_step: OnStep
         return _train(recipe, out, world, device, on_step)
 
 
-def plan_recipe(recipe: Recipe, device: str = "cpu") -> str:
+def plan_recipe(recipe: Recipe, device: str = "cpu", out: Path | None = None) -> str:
     """What `train_recipe` would do, in words; nothing is written. Raises what it would raise.
 
-    For as many processes as WORLD_SIZE says, which need not be there.
+    For as many processes as WORLD_SIZE says, which need not be there. With the folder `out` it says what would be done
+    there, where a run may have begun.
     """
     given = os.environ.get("WORLD_SIZE", "")
     alone = World(find_device(device))
-    precision = find_precision(recipe, None, alone.device)
-    recipe = with_precision(recipe, precision)
     world = World(alone.device, size=int(given) if given.isdecimal() and int(given) else 1)
+    state = find_state(Checkpoints(out / "checkpoints", recipe.run.keep), recipe, out, world) if out else None
+    precision = find_precision(recipe, _recipe_of(state), alone.device)
+    recipe = with_precision(recipe, precision)
     material = load_material(recipe, world.tell)
-    tokenizer = find_tokenizer(recipe, material, find_start(recipe.model), world)
+    if state is not None and out is not None:
+        tokenizer = Tokenizer.load(out / "tokenizer")
+    else:
+        tokenizer = find_tokenizer(recipe, material, find_start(recipe.model), world)
     student = USR(recipe.model.resolve(tokenizer.vocab_size))
     objective = build_objective(recipe, student, steps=1)
     prepare_model(objective, recipe, alone)
     chosen = describe_choice(device, alone.device, precision, AUTO)
+    if state is not None:
+        chosen.append(f"goes on from step {state['step']} of the run in {out}")
     return "\n".join([*chosen, plan(recipe, material, tokenizer, objective, world)])
 
 
 def _train(recipe: Recipe, out: Path, world: World, device: str, on_step: OnStep | None) -> Path:
     """What each process of a run does."""
     checkpoints = Checkpoints(out / "checkpoints", recipe.run.keep)
-    state = checkpoints.load_last()
-    if state is None:
-        refuse_foreign(out, FOLDERS)
-    else:
-        _check_same_run(state, recipe, out, world)
-    before = None if state is None else parse_recipe(state["recipe"])
-    precision = world.decide(lambda: find_precision(recipe, before, world.device))
+    state = find_state(checkpoints, recipe, out, world)
+    precision = world.decide(lambda: find_precision(recipe, _recipe_of(state), world.device))
     recipe = with_precision(recipe, precision)
     material = load_material(recipe, world.tell)
     torch.manual_seed(recipe.run.seed)  # the same weights everywhere
@@ -120,7 +122,26 @@ def _train(recipe: Recipe, out: Path, world: World, device: str, on_step: OnStep
         save_models(whole, tokenizer, recipe, material, steps, out)
         save_best(checkpoints, tokenizer, recipe, model_card(recipe, material, steps), out)
     world.barrier()
+    world.tell(f"model: {out / 'model'}")
     return out / "model"
+
+
+def find_state(checkpoints: Checkpoints, recipe: Recipe, out: Path, world: World) -> dict[str, Any] | None:
+    """What the run in the folder `out` goes on from; None if none has begun there.
+
+    Raises `ConfigError` if `out` holds something else, or a run of another recipe.
+    """
+    state = checkpoints.load_last()
+    if state is None:
+        refuse_foreign(out, FOLDERS)
+    else:
+        _check_same_run(state, recipe, out, world)
+    return state
+
+
+def _recipe_of(state: Mapping[str, Any] | None) -> Recipe | None:
+    """That of the run of a checkpoint, if there is one."""
+    return None if state is None else parse_recipe(state["recipe"])
 
 
 def find_tokenizer(recipe: Recipe, material: Material, start: Start | None, world: World) -> Tokenizer:

@@ -63,8 +63,10 @@ class World:
 
         Args:
             device: "cpu", "cuda" (each process of a machine takes the GPU of its number there), or "auto": "cuda" if
-                there is one, else "cpu"; a process that is alone may take "mps" too.
+                there is one, else "cpu"; a process that is alone may take "mps" or "cuda:1" too.
             time_limit: Seconds that a process waits for the others.
+
+        Raises `ConfigError` if this machine lacks the device, or several processes cannot share it.
         """
         given = [name for name in VARIABLES if os.environ.get(name)]
         if not {"RANK", "WORLD_SIZE"} & set(given):
@@ -79,14 +81,16 @@ class World:
             raise ConfigError(f"RANK is {rank} of WORLD_SIZE {size}: start with torchrun")
         if device == "mps" and size > 1:
             raise ConfigError("several processes cannot share the GPU of a Mac: start one, or take --device cpu")
+        if device.startswith("cuda:") and size > 1:
+            raise ConfigError(f"several processes cannot share {device}: with --device cuda each takes one of its own")
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = find_device("auto").type if size == 1 or torch.cuda.is_available() else "cpu"
         if device == "cuda":
             if local >= torch.cuda.device_count():
                 raise ConfigError(f"process {local} of this machine has no GPU of its own: lower --nproc-per-node")
             torch.cuda.set_device(local)
             device = f"cuda:{local}"
-        world = cls(torch.device(device), rank, size)
+        world = cls(find_device(device), rank, size)
         if not dist.is_initialized():
             backend = "nccl" if world.device.type == "cuda" else "gloo"
             limit = timedelta(seconds=time_limit)

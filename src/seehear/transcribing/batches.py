@@ -22,7 +22,7 @@ from seehear.decoding.decode import decode_batch, precision, without_specials
 from seehear.decoding.join import PlacedWord, in_order, join, repeats
 from seehear.decoding.language_model import LanguageModel
 from seehear.decoding.options import DecodingMethod, DecodingOptions, DType
-from seehear.decoding.shortage import AS_ASKED, OVERLAP_FRAMES, Reduction, halves, within_memory
+from seehear.decoding.shortage import AS_ASKED, OVERLAP_FRAMES, Reduction, halves, ran_out, within_memory
 from seehear.decoding.token_scores import decoder_log_probs
 from seehear.decoding.word_times import time_words
 from seehear.modality import INPUT_SIZE, SAMPLES_PER_FRAME, Modality
@@ -96,6 +96,8 @@ class Transcriber:
     dtype: DType = "float32"
     word_times: bool = False
     """Find out when each word is said from the decoder; else words are placed by CTC, which is rough."""
+    fitting_frames: int | None = None
+    """Frames of the largest batch that is tried from now on: memory did not suffice for one of a frame more."""
 
     def __call__(self, inputs: Sequence[Input]) -> list[Heard]:
         """What is said in each of `inputs`; it does not depend on the others, but for the last digits."""
@@ -189,7 +191,8 @@ class Transcriber:
 
     @property
     def _batch_frames(self) -> int:
-        return min(BATCH_FRAMES.get(device.type, 600) for device in (self._device, self.model.search_device))
+        most = min(BATCH_FRAMES.get(device.type, 600) for device in (self._device, self.model.search_device))
+        return min(most, self.fitting_frames or most)
 
     def streams(self, inputs: Sequence[Input], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """What enters the encoder, (B, T, D) by modality, and its mask (B, T)."""
@@ -264,6 +267,10 @@ class _Windows:
         """What is said in each."""
         try:
             return replace(self.transcriber, options=options)._transcribe(list(items), self.modality)
+        except (MemoryError, RuntimeError) as error:
+            if len(items) > 1 and ran_out(error):
+                self.transcriber.fitting_frames = len(items) * max(item.frames for item in items) - 1
+            raise
         finally:
             memory.give_back()
 

@@ -44,7 +44,7 @@ class Recording:
         """It cannot be recognised. Only for want of memory: other errors are raised again."""
         if not ran_out(error):
             raise error
-        advice = "give a lower --longest or --batch_size, another device, or a smaller model"
+        advice = "take another device or a smaller model"  # what else helps has been tried
         self.error = self.error or MediaError(f"{self.path}: the memory does not suffice to recognise it: {advice}")
 
     def result(self) -> Transcript | SeehearError | OSError:
