@@ -236,7 +236,7 @@ def test_one_transcript_for_a_long_recording_is_refused(source: Path, tmp_path: 
     ("name", "content", "reason"),
     [
         ("film.srt", "1\n00:00:01 --> later\nx\n", "film.srt, line 2: '00:00:01 --> later' are no times such as"),
-        ("film.json", '{"segments": [{"start": 1}]}', "film.json: line 1: must be an object with the texts 'text'"),
+        ("film.json", '[{"start": 1, "text": "x"}, 2]', "film.json: line 1: 'end' is '', not seconds"),
         (
             "film.vtt",
             "WEBVTT\n\n01:00.000 --> 01:02.000\nbin blue\n",
@@ -348,15 +348,19 @@ def test_what_changes_is_cut_again_and_nothing_else(source: Path, tmp_path: Path
     assert sorted(clips()) == [f"film-000{n}.mp4" for n in (1, 2, 3, 4)] + sorted(first)[2:]
     assert validate(out) == []
 
-    assert "to do: 2" in prepare(source, out, "--longest", "40").stderr
+    assert split() == ["other-0001", "other-0002"], "nobody knows which of the new parts belongs there"
+    (out / "splits" / "train.txt").write_text("film-0003\nfilm-0001\nother-0001\nfilm-0002\nfilm-0004\n")
+    again = prepare(source, out, "--longest", "40")
+    assert "to do: 2" in again.stderr
+    assert "of which the split 'train' had some parts only, now none: 1 (other)" in again.stdout
     assert sorted(clips()) == ["film.mp4", "other.mp4", "short.mp4"]
-    assert split() == ["film", "other"], "a split keeps what its parts were of"
+    assert split() == ["film"], "a split keeps a recording all of whose parts it had"
     assert lines_of(out / "recordings.jsonl") == []
     assert json.loads((out / "prepare.json").read_text()) == {"faces": "cropped", "longest": 40.0, "pause": 0.8}
 
     assert "to do: 2" in prepare(source, out).stderr
     assert sorted(clips()) == [f"film-000{n}.mp4" for n in (1, 2, 3, 4)] + sorted(first)[2:]
-    assert split() == [f"film-000{n}" for n in (1, 2, 3, 4)] + ["other-0001", "other-0002"]
+    assert split() == [f"film-000{n}" for n in (1, 2, 3, 4)]
     assert validate(out) == []
 
 
@@ -367,9 +371,13 @@ def test_a_corpus_of_an_earlier_version_is_continued(source: Path, tmp_path: Pat
     crops(source / "new.mp4", speech(((1.0, 3.0), (25.0, 27.0)), 30.0))
     run = prepare(source, out)
     assert "ready from an earlier run: 2 clips; to do: 1" in run.stderr
-    assert "note: clips of an earlier run that are longer and stay: 1 (film)" in run.stdout
+    what = "clips of an earlier run that are longer and stay, unless you delete them from its folder clips"
+    assert f"note: {what}: 1 (film)" in run.stdout
     assert sorted(texts(out)) == ["film", "new-0001", "new-0002", "short"]
     assert "to do: 0" in prepare(source, out).stderr
+    (source / "film.srt").write_text(SRT, encoding="utf-8")
+    assert "to do: 1" in prepare(source, out).stderr
+    assert {"film-0001": "bin blue", "film-0002": "set white"}.items() <= texts(out).items()
 
 
 @pytest.fixture(scope="module")

@@ -170,7 +170,6 @@ def test_transcripts_are_read_back(tmp_path: Path, format: str) -> None:
 def test_subtitles_that_highlight_words_are_one_cue_a_text(tmp_path: Path) -> None:
     said = transcript()
     found = cues_of(tmp_path, "a.srt", to_srt(said, SubtitleOptions(highlight_words=True)))
-    assert len(found) > 12
     placed, left_out = place_cues(found, 24.0)
     assert [cue.text for cue, _ in placed] == [segment.text for segment in said.segments]
     assert [(cue.start, cue.end) for cue, _ in placed] == [pytest.approx((s.start, s.end)) for s in said.segments]
@@ -295,5 +294,6 @@ def test_what_cannot_be_a_clip_is_told_with_the_reason() -> None:
 
 def test_the_text_of_a_whole_recording() -> None:
     assert joined([Cue(3, 4, "b", "y"), Cue(1, 2, "a", "x"), Cue(2, 3, "[noise]")]) == ("a b", None)
-    assert joined([Cue(1, 2, "a", "x"), Cue(2, 3, "a", "x"), Cue(3, 4, "b", "x")]) == ("a b", "x")
+    assert joined([Cue(1, 2, "a", "x"), Cue(2, 3, "a", "x"), Cue(3, 4, "b", "x")]) == ("a a b", "x")
+    assert joined([Cue(1, 3, "a", "x"), Cue(2, 4, "a", "x"), Cue(4, 5, "b", "x")]) == ("a b", "x")
     assert joined([]) == ("", None)
