@@ -146,7 +146,7 @@ def test_a_long_recording_is_cut_at_pauses(source: Path, film: Path, tmp_path: P
         assert recordings[id]["parts"] == len(own)
         assert recordings[id]["between"] == pytest.approx(seconds - kept)
     for expected in (
-        "long recordings: 2 of 1.3 minutes, cut into 6 clips",
+        "long recordings: 2 of 1.3 minutes, cut into 6 clips, 1 with a text",
         "0.0 minutes without a usable face",
         "note: clips of the split 'test' that are not in the corpus: 1 (talk-0009)",
         "7 clips",
@@ -309,6 +309,37 @@ def test_a_recording_that_does_not_state_its_duration(film: Path, tmp_path: Path
     run = prepare(source, tmp_path / "out")
     assert run.returncode == 0, run.stdout
     assert list(texts(tmp_path / "out")) == [f"live-000{number}" for number in (1, 2, 3, 4)]
+
+
+def test_the_length_is_that_of_the_picture(tmp_path: Path, prepare: Prepare) -> None:
+    """A short picture with long sound has one clip; where both are long, the rest of the sound is counted."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name, seconds in (("a.mp4", 10), ("b.mp4", 30), ("c.mp4", 30)):
+        crops(tmp_path / name, silence(seconds))
+        add_sound(tmp_path / name, source / name, speech(FILM, 40.0) if name < "c" else speech(FILM[:3], 30.0))
+    soundfile.write(source / "c.wav", speech(FILM[:2], 15.0), 16_000)
+    (tmp_path / "t.tsv").write_text("a\tbin blue\n")
+    run = prepare(source, tmp_path / "out", "--transcripts", tmp_path / "t.tsv")
+    assert run.returncode == 0, run.stdout
+    assert {id: u.frames for id, u in Corpus.load(tmp_path / "out").utterances.items() if id == "a"} == {"a": 250}
+    recordings = {line["id"]: line for line in lines_of(tmp_path / "out" / "recordings.jsonl")}
+    assert recordings["b"]["sound_after_picture"] == pytest.approx(10, abs=0.1)
+    assert recordings["b"]["warnings"] == ["the sound is 40.0 s long, the picture 30.0 s"]
+    assert recordings["c"]["warnings"] == ["the sound of c.wav is 15.0 s long, the picture 30.0 s"]
+    assert "0.2 minutes of sound after the end of the picture are in no clip" in run.stdout
+
+
+def test_a_file_of_times_that_cannot_be_read_costs_no_short_recording(
+    source: Path, tmp_path: Path, prepare: Prepare
+) -> None:
+    (source / "short.srt").write_text("1\n00:00:01 --> later\nx\n")
+    (source / "film.srt").write_text("1\n00:00:01 --> later\nx\n")
+    run = prepare(source, tmp_path / "out")
+    assert list(texts(tmp_path / "out")) == ["short"]
+    assert "note: files with times that cannot be read: 1 (short.srt, line 2: " in run.stdout
+    assert run.stdout.count("film.srt, line 2") == 1
+    assert "to do: 1" in prepare(source, tmp_path / "out").stderr
 
 
 # From run to run

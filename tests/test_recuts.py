@@ -156,3 +156,15 @@ def test_a_name_that_no_part_has_is_no_clash(source: Path, tmp_path: Path, prepa
     run = prepare(source, out)
     assert "rejected talk.wav: a part of it would be called as talk-0002.wav is: rename one of them" in run.stdout
     assert sorted(path.stem for path in (out / "clips").iterdir()) == ["short", "talk-0002", "talk-2024"]
+
+
+def test_lists_of_the_run_before_stay_true(source: Path, tmp_path: Path, prepare: Prepare) -> None:
+    out = tmp_path / "out"
+    prepare(source, out, "--splits", lists(tmp_path, train="talk", test="short"))
+    (tmp_path / "lists" / "train.txt").unlink()
+    prepare(source, out, "--pause", "1.5", "--splits", lists(tmp_path, test="talk", valid="short"))
+    assert {name: split(out, name) for name in Corpus.load(out).split_names()} == {
+        "train": parts(1, 2, 3, 4),
+        "test": parts(1, 2, 3, 4),
+        "valid": ["short"],
+    }

@@ -1,7 +1,7 @@
 """What an earlier run left in a corpus, and what of it still holds for recordings that are cut at other places."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -56,10 +56,14 @@ class Earlier:
         places = [(self.places.get(id), clip.place) for id, clip in now.items()]
         return all(old is None or new is None or old.start == new.start for old, new in places)
 
-    def splits(self, recut: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-        """The lists of the corpus, and notes. In place of all parts of a recording that was `recut` stands its id; some
-        of them only, which do not say what of the new parts belongs there, are left out."""
+    def splits(self, recut: Iterable[str], given: Container[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """The lists of the corpus, but for those that are `given` now, and notes.
+
+        In place of all parts of a recording that was `recut` stands its id. If a list has some of them only, they are
+        left out: nobody knows which of the new parts belong there.
+        """
         lists = read_splits(self._out / SPLITS) if any((self._out / SPLITS).glob("*.txt")) else {}
+        lists = {name: ids for name, ids in lists.items() if name not in given}
         owners = {part.id: recording for recording in recut for part in self.parts[recording]}
         notes = []
         for name, ids in lists.items():

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seehear.data.corpus import Corpus, Utterance
+from seehear.data.corpus import SPLITS, Corpus, Utterance
 from seehear.data.workers import Died, spread
 from seehear.errors import CorpusError, SeehearError
 from seehear.files import write_atomically
@@ -287,10 +287,13 @@ def carry_out(
     utterances = {clip.source.id: _utterance(clip, plan.labels) for clip in journal.clips}
     notes += _notes([*utterances.values()], rejected, plan.transcripts)
     parts = {cut.source.id: [part.source.id for part in cut.parts] for cut in journal.cuts}
-    lists, dropped = plan.earlier.splits(recut) if splits is None else (splits, [])
-    kept, lost = _splits(lists, {**{id: [id] for id in utterances}, **parts})
-    corpus = Corpus.write(out, utterances.values(), kept)
-    return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + dropped + lost)
+    carried, dropped = plan.earlier.splits(recut, splits or {})
+    clips = {**{id: [id] for id in utterances}, **parts}
+    (kept, lost), (named, unknown) = _splits(carried, clips), _splits(splits or {}, clips)
+    corpus = Corpus.write(out, utterances.values(), kept | named)
+    for name in set(corpus.split_names()) - kept.keys() - named.keys():  # nothing of them is left
+        (out / SPLITS / f"{name}.txt").unlink()
+    return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + dropped + lost + unknown)
 
 
 def _remove_unfinished(out: Path) -> None:

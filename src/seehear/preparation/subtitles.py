@@ -74,6 +74,11 @@ class _Block(NamedTuple):
     """With markup."""
 
     @property
+    def marked(self) -> list[str]:
+        """The lines that are not empty, with markup."""
+        return [stripped for line in self.lines if (stripped := line.strip())]
+
+    @property
     def plain(self) -> list[str]:
         """The lines that have a text, without markup."""
         return [plain for line in self.lines if (plain := _plain(line))]
@@ -88,7 +93,7 @@ def _without_highlights(blocks: Iterable[_Block]) -> list[_Block]:
     kept: list[_Block] = []
     for block in blocks:
         last = kept[-1] if kept else None
-        if last and block.follows(last) and block.plain == last.plain and block.lines != last.lines:
+        if last and block.follows(last) and block.plain == last.plain and block.marked != last.marked:
             kept[-1] = block._replace(start=last.start)
         else:
             kept.append(block)
