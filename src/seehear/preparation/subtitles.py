@@ -105,8 +105,8 @@ def _without_repeats(blocks: list[_Block]) -> list[_Block]:
     of several lines begin with those with which the cue before ends."""
     rolling = [block for number, block in enumerate(blocks) if not _is_flash(blocks, number)]
     shown = [0, *(_shown_before(*pair) for pair in pairwise(rolling))]
-    several = [number for number, block in enumerate(rolling) if len(block.plain) > 1]
-    if 2 * sum(shown[number] > 0 for number in several) <= len(several):
+    several = sum(len(block.plain) > 1 and block.follows(before) for before, block in pairwise(rolling))
+    if 2 * sum(lines > 0 for lines in shown) <= several:
         return blocks
     return [block._replace(lines=block.plain[lines:]) for block, lines in zip(rolling, shown, strict=True)]
 
