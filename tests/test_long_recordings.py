@@ -146,7 +146,7 @@ def test_a_long_recording_is_cut_at_pauses(source: Path, film: Path, tmp_path: P
         assert recordings[id]["parts"] == len(own)
         assert recordings[id]["between"] == pytest.approx(seconds - kept)
     for expected in (
-        "long recordings: 2 of 1.3 minutes, cut into 6 clips",
+        "long recordings: 2 of 1.3 minutes, cut into 6 clips, 1 with a text",
         "0.0 minutes without a usable face",
         "note: clips of the split 'test' that are not in the corpus: 1 (talk-0009)",
         "7 clips",
@@ -237,7 +237,7 @@ def test_one_transcript_for_a_long_recording_is_refused(source: Path, tmp_path: 
     ("name", "content", "reason"),
     [
         ("film.srt", "1\n00:00:01 --> later\nx\n", "film.srt, line 2: '00:00:01 --> later' are no times such as"),
-        ("film.json", '{"segments": [{"start": 1}]}', "film.json: line 1: must be an object with the texts 'text'"),
+        ("film.json", '[{"start": 1, "text": "x"}, 2]', "film.json: line 1: 'end' is '', not seconds"),
         (
             "film.vtt",
             "WEBVTT\n\n01:00.000 --> 01:02.000\nbin blue\n",
@@ -312,6 +312,37 @@ def test_a_recording_that_does_not_state_its_duration(film: Path, tmp_path: Path
     assert list(texts(tmp_path / "out")) == [f"live-000{number}" for number in (1, 2, 3, 4)]
 
 
+def test_the_length_is_that_of_the_picture(tmp_path: Path, prepare: Prepare) -> None:
+    """A short picture with long sound has one clip; where both are long, the rest of the sound is counted."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name, seconds in (("a.mp4", 10), ("b.mp4", 30), ("c.mp4", 30)):
+        crops(tmp_path / name, silence(seconds))
+        add_sound(tmp_path / name, source / name, speech(FILM, 40.0) if name < "c" else speech(FILM[:3], 30.0))
+    soundfile.write(source / "c.wav", speech(FILM[:2], 15.0), 16_000)
+    (tmp_path / "t.tsv").write_text("a\tbin blue\n")
+    run = prepare(source, tmp_path / "out", "--transcripts", tmp_path / "t.tsv")
+    assert run.returncode == 0, run.stdout
+    assert {id: u.frames for id, u in Corpus.load(tmp_path / "out").utterances.items() if id == "a"} == {"a": 250}
+    recordings = {line["id"]: line for line in lines_of(tmp_path / "out" / "recordings.jsonl")}
+    assert recordings["b"]["sound_after_picture"] == pytest.approx(10, abs=0.1)
+    assert "the sound is 40.0 s long, the picture 30.0 s" in recordings["b"]["warnings"]  # type: ignore[operator]
+    assert recordings["c"]["warnings"] == ["the sound of c.wav is 15.0 s long, the picture 30.0 s"]
+    assert "0.2 minutes of sound after the end of the picture are in no clip" in run.stdout
+
+
+def test_a_file_of_times_that_cannot_be_read_costs_no_short_recording(
+    source: Path, tmp_path: Path, prepare: Prepare
+) -> None:
+    (source / "short.srt").write_text("1\n00:00:01 --> later\nx\n")
+    (source / "film.srt").write_text("1\n00:00:01 --> later\nx\n")
+    run = prepare(source, tmp_path / "out")
+    assert list(texts(tmp_path / "out")) == ["short"]
+    assert "note: files with times that cannot be read: 1 (short.srt, line 2: " in run.stdout
+    assert run.stdout.count("film.srt, line 2") == 1
+    assert "to do: 1" in prepare(source, tmp_path / "out").stderr
+
+
 # From run to run
 
 
@@ -349,9 +380,13 @@ def test_what_changes_is_cut_again_and_nothing_else(source: Path, tmp_path: Path
     assert sorted(clips()) == [f"film-000{n}.mp4" for n in (1, 2, 3, 4)] + sorted(first)[2:]
     assert validate(out) == []
 
-    assert "to do: 2" in prepare(source, out, "--longest", "40").stderr
+    assert split() == ["other-0001", "other-0002"], "nobody knows which of the new parts belongs there"
+    (out / "splits" / "train.txt").write_text("film-0003\nfilm-0001\nother-0001\nfilm-0002\nfilm-0004\n")
+    again = prepare(source, out, "--longest", "40")
+    assert "to do: 2" in again.stderr
+    assert "of which the split 'train' had some parts only, now none: 1 (other)" in again.stdout
     assert sorted(clips()) == ["film.mp4", "other.mp4", "short.mp4"]
-    assert split() == ["film", "other"], "a split keeps what its parts were of"
+    assert split() == ["film"], "a split keeps a recording all of whose parts it had"
     assert lines_of(out / "recordings.jsonl") == []
     assert json.loads((out / "prepare.json").read_text()) == {
         "faces": "cropped", "by_size": True, "longest": 40.0, "pause": 0.8,
@@ -359,7 +394,7 @@ def test_what_changes_is_cut_again_and_nothing_else(source: Path, tmp_path: Path
 
     assert "to do: 2" in prepare(source, out).stderr
     assert sorted(clips()) == [f"film-000{n}.mp4" for n in (1, 2, 3, 4)] + sorted(first)[2:]
-    assert split() == [f"film-000{n}" for n in (1, 2, 3, 4)] + ["other-0001", "other-0002"]
+    assert split() == [f"film-000{n}" for n in (1, 2, 3, 4)]
     assert validate(out) == []
 
 
@@ -370,9 +405,13 @@ def test_a_corpus_of_an_earlier_version_is_continued(source: Path, tmp_path: Pat
     crops(source / "new.mp4", speech(((1.0, 3.0), (25.0, 27.0)), 30.0))
     run = prepare(source, out)
     assert "ready from an earlier run: 2 clips; to do: 1" in run.stderr
-    assert "note: clips of an earlier run that are longer and stay: 1 (film)" in run.stdout
+    what = "clips of an earlier run that are longer and stay, unless you delete them from its folder clips"
+    assert f"note: {what}: 1 (film)" in run.stdout
     assert sorted(texts(out)) == ["film", "new-0001", "new-0002", "short"]
     assert "to do: 0" in prepare(source, out).stderr
+    (source / "film.srt").write_text(SRT, encoding="utf-8")
+    assert "to do: 1" in prepare(source, out).stderr
+    assert {"film-0001": "bin blue", "film-0002": "set white"}.items() <= texts(out).items()
 
 
 @pytest.fixture(scope="module")

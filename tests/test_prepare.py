@@ -149,7 +149,7 @@ def test_transcripts_stay_where_none_are_given_and_must_be_of_these_clips(tmp_pa
     texts.write_text("videos/a\tblue\n", encoding="utf-8")
     wrong = prepare(source, out, "--cropped", "--transcripts", texts)
     assert wrong.returncode == 2
-    assert "none of the 1 transcripts is of a clip here" in wrong.stderr
+    assert "none of the 1 transcripts is of a recording here" in wrong.stderr
     assert "such as 'a', not 'videos/a'" in wrong.stderr
     assert Corpus.load(out).utterances == second
 

@@ -10,6 +10,8 @@ from seehear.errors import CorpusError
 from seehear.listening.windows import Window
 from seehear.modality import Modality
 from seehear.preparation.cues import Cue, joined, parse_clock, place_cues
+from seehear.preparation.labels import collect_labels
+from seehear.preparation.sources import make_source
 from seehear.preparation.times import find_times, read_cues
 from seehear.preparation.transcripts import Transcription, read_transcripts
 from seehear.transcript import Segment, SubtitleOptions, Transcript, Word, to_srt, write_transcript
@@ -170,7 +172,6 @@ def test_transcripts_are_read_back(tmp_path: Path, format: str) -> None:
 def test_subtitles_that_highlight_words_are_one_cue_a_text(tmp_path: Path) -> None:
     said = transcript()
     found = cues_of(tmp_path, "a.srt", to_srt(said, SubtitleOptions(highlight_words=True)))
-    assert len(found) > 12
     placed, left_out = place_cues(found, 24.0)
     assert [cue.text for cue, _ in placed] == [segment.text for segment in said.segments]
     assert [(cue.start, cue.end) for cue, _ in placed] == [pytest.approx((s.start, s.end)) for s in said.segments]
@@ -295,5 +296,88 @@ def test_what_cannot_be_a_clip_is_told_with_the_reason() -> None:
 
 def test_the_text_of_a_whole_recording() -> None:
     assert joined([Cue(3, 4, "b", "y"), Cue(1, 2, "a", "x"), Cue(2, 3, "[noise]")]) == ("a b", None)
-    assert joined([Cue(1, 2, "a", "x"), Cue(2, 3, "a", "x"), Cue(3, 4, "b", "x")]) == ("a b", "x")
+    assert joined([Cue(1, 2, "a", "x"), Cue(2, 3, "a", "x"), Cue(3, 4, "b", "x")]) == ("a a b", "x")
+    assert joined([Cue(1, 3, "a", "x"), Cue(2, 4, "a", "x"), Cue(4, 5, "b", "x")]) == ("a b", "x")
     assert joined([]) == ("", None)
+
+
+ROLLING = """WEBVTT
+Kind: captions
+
+00:00:00.000 --> 00:00:02.000 align:start position:0%
+\x20
+bin<00:00:00.500><c> blue</c>
+
+00:00:02.000 --> 00:00:02.010 align:start position:0%
+bin blue
+\x20
+
+00:00:02.010 --> 00:00:04.500 align:start position:0%
+bin blue
+lay<00:00:02.800><c> red</c><00:00:03.300><c> with</c>
+
+00:00:04.500 --> 00:00:04.510 align:start position:0%
+lay red with
+\x20
+
+00:00:04.510 --> 00:00:06.000 align:start position:0%
+lay red with
+set<00:00:05.000><c> white</c>
+"""
+
+
+def test_captions_that_roll_up(tmp_path: Path) -> None:
+    found = cues_of(tmp_path, "a.vtt", ROLLING)
+    assert found == [Cue(0.0, 2.01, "bin blue"), Cue(2.01, 4.5, "lay red with"), Cue(4.51, 6.0, "set white")]
+    assert len(place_cues(found, 24.0)[0]) == 3
+    times = [f"00:00:0{n},000 --> 00:00:0{n + 1},000" for n in (0, 1, 3)]
+    srt = f"{times[0]}\na\nb\n\n{times[1]}\nb\nc\n\n{times[2]}\nc\n"
+    assert [cue.text for cue in cues_of(tmp_path, "a.srt", srt)] == ["a b", "c", "c"]
+
+
+def test_a_word_that_is_said_again_is_another_cue(tmp_path: Path) -> None:
+    srt = "00:00:01,000 --> 00:00:02,000\nyes\n\n00:00:02,000 --> 00:00:03,000\nyes\n\n"
+    found = cues_of(tmp_path, "a.srt", srt)
+    assert joined(found) == ("yes yes", None)
+    assert [window[:2] for _, window in place_cues(found, 24.0)[0]] == [(20, 50), (50, 80)]
+
+
+def test_no_text_is_lost_where_cues_share_their_frames() -> None:
+    placed, left_out = place_cues([Cue(1.0, 1.08, "a"), Cue(1.0, 1.08, "b"), Cue(5.0, 5.2, "a whole sentence")], 24.0)
+    assert placed == []
+    assert [(cue.text, cue.reason) for cue in left_out] == [
+        ("a", "it overlaps with another text"),
+        ("b", "it overlaps with another text"),
+        ("a whole sentence", "it is too short for its text"),
+    ]
+
+
+def test_an_id_with_times_in_some_lines_only(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("id\tstart\tend\ttext\nfilm\t1\t2\tone\na\t\t\tgreen\nfilm\t\t\ttwo\n")
+    with pytest.raises(CorpusError, match=r"line 4: the id 'film' has times in other lines and none here"):
+        read_transcripts(tmp_path / "t.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("film.tsv", "film 0.1 0.3 word\n"),
+        ("film.tsv", "file\tsentence\n"),
+        ("film.json", '[{"start": 1, "end": 2, "word": "x"}]'),
+    ],
+)
+def test_files_of_other_programs_are_left_alone(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert find_times([tmp_path]) == {}
+
+
+def test_subtitles_named_by_their_language(tmp_path: Path) -> None:
+    for name in ("film.en.srt", "film.en.vtt", "talk.de.vtt", "talk.pt-BR.srt", "film.final.srt"):
+        (tmp_path / name).write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nbin blue\n")
+    for id in ("film", "talk"):
+        (tmp_path / f"{id}.mp4").touch()
+    sources = [make_source(id, f"{id}.mp4", tmp_path / f"{id}.mp4") for id in ("film", "talk")]
+    labels = collect_labels(sources, {})
+    assert (labels.of("film").origin, labels.of("film").cues) == ("film.en.srt", (Cue(1.0, 2.0, "bin blue"),))
+    assert labels.of("talk").cues == ()
+    assert labels.several_languages == ["talk.mp4: talk.pt-BR.srt, talk.de.vtt"]

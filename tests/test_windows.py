@@ -168,3 +168,9 @@ def test_given_windows_come_when_their_last_frame_is_known_and_hold_no_others_ba
     assert found == [[], windows[:2], [], [Window(150, 200, 150, 198)]], "what ends later is cut off, or left out"
     assert needed == [(50, 10), (100, 10), (150, 150), (200, 150)]
     assert given.needed == 200
+
+
+def test_speech_that_ends_a_little_after_the_recording() -> None:
+    given = GivenWindows([Window(0, 20, 5, 15), Window(30, 53, 35, 52), Window(40, 56, 41, 53)], beyond=2)
+    given.add(np.ones(50, bool), np.ones(50))
+    assert given.take(final=True) == [Window(0, 20, 5, 15), Window(30, 50, 35, 50)]

@@ -12,6 +12,7 @@ from seehear.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from seehear.data.corpus import Corpus
     from seehear.preparation.journal import Cut
     from seehear.preparation.prepare import Outcome
 
@@ -154,7 +155,7 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
     warned = sum(bool(clip.warnings) for clip in outcome.prepared)
     if warned:
         console.print(f"note: clips with warnings: {warned}, see {out / 'crops.jsonl'}", markup=False)
-    for line in _cuts(outcome.cuts):
+    for line in _cuts(outcome.cuts, outcome.corpus):
         console.print(line, markup=False)
     streams = Counter(clip.streams for clip in outcome.prepared)
     for modality, what in {Modality.AUDIO: "sound", Modality.VIDEO: "a picture"}.items():
@@ -168,20 +169,23 @@ def _summarise(console: "Console", out: Path, outcome: "Outcome", sheet: Path | 
         console.print(f"look at {sheet}", markup=False)
 
 
-def _cuts(cuts: "Sequence[Cut]") -> Iterator[str]:
+def _cuts(cuts: "Sequence[Cut]", corpus: "Corpus") -> Iterator[str]:
     """What became of the long recordings."""
     from seehear.modality import FRAME_RATE
     from seehear.preparation.journal import RECORDINGS
 
     if not cuts:
         return
-    parts = sum(len(cut.parts) for cut in cuts)
+    parts = [corpus.utterances[id] for cut in cuts for id in cut.ids]
+    labeled = sum(part.text is not None for part in parts)
     minutes = sum(cut.frames for cut in cuts) / FRAME_RATE / 60
-    yield f"long recordings: {len(cuts)} of {minutes:.1f} minutes, cut into {parts} clips"
+    yield f"long recordings: {len(cuts)} of {minutes:.1f} minutes, cut into {len(parts)} clips, {labeled} with a text"
     between = sum(cut.between for cut in cuts) / 60
     skipped = [gap for cut in cuts for gap in cut.skipped]
     faceless = sum(gap.end - gap.start for gap in skipped) / 60
     yield f"  left out: {between:.1f} minutes between clips, {faceless:.1f} minutes without a usable face"
+    if beyond := sum(cut.beyond for cut in cuts) / 60:
+        yield f"  {beyond:.1f} minutes of sound after the end of the picture are in no clip"
     reasons = Counter(gap.reason for cut in cuts for gap in cut.unused)
     if reasons:
         which = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())

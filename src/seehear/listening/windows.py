@@ -69,8 +69,10 @@ class Windows(Protocol):
 class GivenWindows:
     """Windows that are known from the start; those whose speech ends after the recording are left out."""
 
-    def __init__(self, windows: Sequence[Window]) -> None:
-        """`windows` are in order."""
+    def __init__(self, windows: Sequence[Window], beyond: int = 0) -> None:
+        """`windows` are in order. If speech ends up to `beyond` frames after the recording, its end is that of the
+        recording."""
+        self._beyond = beyond
         self._waiting = deque(windows)
         self._known = 0
 
@@ -93,8 +95,9 @@ class GivenWindows:
         ready = []
         while self._waiting and (final or self._waiting[0].end <= self._known):
             window = self._waiting.popleft()
-            if window.speech_end <= self._known:
-                ready.append(window._replace(end=min(window.end, self._known)))
+            if window.speech_start < self._known and window.speech_end <= self._known + self._beyond:
+                end, speech_end = min(window.end, self._known), min(window.speech_end, self._known)
+                ready.append(window._replace(end=end, speech_end=speech_end))
         return ready
 
 

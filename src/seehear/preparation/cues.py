@@ -16,6 +16,8 @@ MAX_OVERLAP_FRAMES = 3
 """Frames by which two cues may overlap: times are often rounded."""
 CLOCK = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:[.,]\d*)?)")
 """HH:MM:SS.mmm, MM:SS.mmm or seconds, with a point or a comma."""
+CHARACTERS_PER_FRAME = 1
+"""Letters and digits of a text at most: people say less than that, and a clip needs a frame for each token."""
 DESCRIPTION = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|[♪♫][^♪♫]*[♪♫]?")
 """What describes a sound, such as [door slams], (laughs) and ♪ la la ♪."""
 
@@ -58,7 +60,8 @@ def parse_clock(text: str) -> float | None:
 
 
 def joined(cues: Iterable[Cue]) -> tuple[str, str | None]:
-    """The text of all `cues` in the order of their times, and their speaker if there is one only."""
+    """The text of all `cues` in the order of their times, and their speaker if there is one only. Cues of one text that
+    overlap count as one."""
     spoken = _merged(cue for cue in cues if has_speech(cue.text))
     speakers = {cue.speaker for cue in spoken}
     return " ".join(cue.text for cue in spoken), speakers.pop() if len(speakers) == 1 else None
@@ -72,16 +75,18 @@ def has_speech(text: str) -> bool:
 def place_cues(cues: Sequence[Cue], longest: float) -> tuple[list[PlacedCue], list[LeftOut]]:
     """The frames of each cue that can become a clip of at most `longest` seconds, in order; and the others.
 
-    A clip holds one cue and a margin that does not reach into another. Cues of one text that touch or overlap count as
-    one. Not used are cues without words or duration, longer ones, and those that overlap with another text.
+    A clip holds one cue and a margin that does not reach into another. Cues of one text that overlap count as one.
+    Not used are cues without words or duration, those that are longer or too short for their text, and those that
+    overlap with another text.
     """
-    rejected = {
-        "it has no words": [cue for cue in cues if not has_speech(cue.text)],
-        "it ends when it begins, or before": [cue for cue in cues if has_speech(cue.text) and cue.end <= cue.start],
-    }
+    rejected: dict[str, list[Cue]] = {}
     spoken = _merged(cue for cue in cues if has_speech(cue.text) and cue.end > cue.start)
+    rejected["it has no words"] = [cue for cue in cues if not has_speech(cue.text)]
+    rejected["it ends when it begins, or before"] = [c for c in cues if has_speech(c.text) and c.end <= c.start]
+    rejected["it is too short for its text"] = [cue for cue in spoken if _too_short(cue)]
+    spoken = [cue for cue in spoken if not _too_short(cue)]
     most = round(longest * FRAME_RATE)
-    frames = [(round(cue.start * FRAME_RATE), round(cue.end * FRAME_RATE)) for cue in spoken]
+    frames = [_frames(cue) for cue in spoken]
     overlapping = _overlapping(frames)
     long = {number for number, (first, last) in enumerate(frames) if last - first > most}
     rejected["it overlaps with another text"] = [spoken[number] for number in sorted(overlapping)]
@@ -89,7 +94,7 @@ def place_cues(cues: Sequence[Cue], longest: float) -> tuple[list[PlacedCue], li
     ends = accumulate((last for _, last in frames), max)
     bounds = [None, *ends], [*(first for first, _ in frames[1:]), None]
     placed = [
-        PlacedCue(cue, _window(first, max(first + 1, last), before, after, most))
+        PlacedCue(cue, _window(first, last, before, after, most))
         for number, (cue, (first, last), before, after) in enumerate(zip(spoken, frames, *bounds, strict=False))
         if number not in overlapping | long
     ]
@@ -97,16 +102,34 @@ def place_cues(cues: Sequence[Cue], longest: float) -> tuple[list[PlacedCue], li
     return placed, sorted(left_out, key=lambda cue: cue.start)
 
 
+def _frames(cue: Cue) -> tuple[int, int]:
+    """Its first frame, and the one after its last."""
+    return round(cue.start * FRAME_RATE), round(cue.end * FRAME_RATE)
+
+
+def _too_short(cue: Cue) -> bool:
+    """Whether nobody can say its text in its time."""
+    first, last = _frames(cue)
+    return sum(char.isalnum() for char in cue.text) > CHARACTERS_PER_FRAME * (last - first)
+
+
 def _merged(cues: Iterable[Cue]) -> list[Cue]:
-    """`cues` in order; those of one text that touch or overlap, as in subtitles that highlight words, are one."""
+    """`cues` in order; those of one text that overlap are one, while a text that is said again is another."""
     merged: list[Cue] = []
-    for cue in sorted(cues):
+    for cue in sorted(cues, key=lambda cue: (cue.start, cue.end, cue.text)):
         last = merged[-1] if merged else None
-        if last and last.text == cue.text and cue.start - last.end < 1 / FRAME_RATE:
+        if last and last.text == cue.text and _overlap(_frames(last), _frames(cue)):
             merged[-1] = last._replace(end=max(last.end, cue.end))
         else:
             merged.append(cue)
     return merged
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two stretches share more frames than rounding explains, or half of the shorter one."""
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    shorter = min(one[1] - one[0], other[1] - other[0])
+    return shared > max(0, min(MAX_OVERLAP_FRAMES, (shorter - 1) // 2))
 
 
 def _overlapping(frames: Sequence[tuple[int, int]]) -> set[int]:
@@ -114,7 +137,7 @@ def _overlapping(frames: Sequence[tuple[int, int]]) -> set[int]:
     found: set[int] = set()
     latest = None  # the one that ends last so far
     for number, (first, last) in enumerate(frames):
-        if latest is not None and min(last, frames[latest][1]) - first > MAX_OVERLAP_FRAMES:
+        if latest is not None and _overlap(frames[latest], (first, last)):
             found |= {latest, number}
         if latest is None or last > frames[latest][1]:
             latest = number

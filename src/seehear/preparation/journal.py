@@ -8,15 +8,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seehear.data.mouth import TrackReport
 from seehear.files import whole_records, write_atomically
 from seehear.listening.options import WindowOptions
-from seehear.modality import Modality
-from seehear.preparation.cues import Cue, LeftOut
+from seehear.modality import FRAME_RATE, Modality
+from seehear.preparation.cues import Cue, LeftOut, PlacedCue, place_cues
 from seehear.preparation.sources import Source
 
 JOURNAL = "crops.jsonl"
@@ -65,6 +65,11 @@ class Prepared:
             "warnings": self.warnings,
         }
 
+    @property
+    def recording(self) -> str:
+        """The id of the recording that it is, or is a part of."""
+        return self.place.recording if self.place else self.source.id
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Prepared":
         """The clip of such a line; its source without the path of its files."""
@@ -88,13 +93,15 @@ class Cutting:
     times: str | None = None
     """Where these times come from: a file, or the table of transcripts."""
     times_sha256: str | None = None
+    """Of the frames that these times take: their texts may change."""
 
     @classmethod
     def at(cls, windows: WindowOptions, cues: Sequence[Cue], origin: str | None) -> "Cutting":
         """At the times of `cues`, which come from `origin`; without any, at pauses."""
         if not cues:
             return cls(windows.longest, windows.pause)
-        digest = hashlib.sha256(json.dumps(cues).encode()).hexdigest()
+        placed, _ = place_cues(cues, windows.longest)
+        digest = hashlib.sha256(json.dumps([window for _, window in placed]).encode()).hexdigest()
         return cls(windows.longest, None, origin, digest)
 
 
@@ -109,11 +116,24 @@ class Cut:
     cutting: Cutting
     between: float
     """Seconds between parts: silence, or what no cue covers."""
+    beyond: float = 0.0
+    """Seconds of sound after the end of the picture, which no part has."""
     skipped: tuple[LeftOut, ...] = ()
     """Where no face can be followed."""
     unused: tuple[LeftOut, ...] = ()
     """Cues that cannot be clips."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of its parts."""
+        return tuple(part.source.id for part in self.parts)
+
+    def with_texts(self, placed: Sequence[PlacedCue]) -> "Cut":
+        """The same, with the texts and speakers of the cues `placed` now, which take the frames that they took."""
+        cues = {window.start: cue for cue, window in placed}
+        parts = tuple(_with_text(part, cues) for part in self.parts)
+        return replace(self, parts=parts)
 
     def to_json(self) -> dict[str, Any]:
         """A line of `recordings.jsonl`."""
@@ -125,6 +145,7 @@ class Cut:
             "parts": len(self.parts),
             **_known(asdict(self.cutting)),
             "between": round(self.between, 2),
+            **({"sound_after_picture": round(self.beyond, 2)} if self.beyond else {}),
             "without_face": [_known(asdict(gap)) for gap in self.skipped],
             "unused_times": [_known(asdict(gap)) for gap in self.unused],
             "warnings": self.warnings,
@@ -139,7 +160,16 @@ class Cut:
             return None
         cutting = Cutting(fields["longest"], *(fields.get(key) for key in ("pause", "times", "times_sha256")))
         skipped, unused = (tuple(LeftOut(**gap) for gap in fields[key]) for key in ("without_face", "unused_times"))
-        return cls(source, fields["frames"], own, cutting, fields["between"], skipped, unused, fields["warnings"])
+        left_out = fields["between"], fields.get("sound_after_picture", 0.0), skipped, unused
+        return cls(source, fields["frames"], own, cutting, *left_out, fields["warnings"])
+
+
+def _with_text(part: Prepared, cues: Mapping[int, Cue]) -> Prepared:
+    """The part with the text and speaker of its cue, which is found by its first frame."""
+    cue = part.place and cues.get(round(part.place.start * FRAME_RATE))
+    if part.place is None or cue is None:
+        return part
+    return replace(part, place=replace(part.place, text=cue.text, speaker=cue.speaker))
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

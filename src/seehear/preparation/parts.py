@@ -18,8 +18,10 @@ from seehear.listening.options import ListeningOptions
 from seehear.listening.stream import Piece, Read, Skipped, segment
 from seehear.listening.windows import GivenWindows, Window
 from seehear.modality import FRAME_RATE, SAMPLE_RATE, Modality
-from seehear.preparation.cues import Cue, LeftOut, place_cues
+from seehear.preparation.cues import MARGIN_FRAMES, Cue, LeftOut, place_cues
 
+NOTICED_DIFFERENCE = 1.0
+"""Seconds by which the sound may be longer or shorter than the picture without a warning."""
 OUTSIDE = "it lies outside the recording"
 
 
@@ -52,7 +54,19 @@ class Recording(NamedTuple):
         """How long it is, in pictures or samples: the whole file is read for that."""
         if self.modality.uses_video:
             return sum(1 for _ in iter_frames(self.media.path)) / FRAME_RATE
-        return sum(len(chunk) for chunk in iter_audio(self.media.path)) / SAMPLE_RATE
+        return _length(self.media)
+
+    def sound_seconds(self, pictures: float) -> float:
+        """How long the sound is that goes with so many seconds of `pictures`. It is read where its file states another
+        duration than theirs; else that is believed."""
+        heard = self.sound or self.media
+        differs = abs(heard.duration - pictures) > NOTICED_DIFFERENCE
+        return _length(heard) if self.modality is Modality.AUDIOVISUAL and differs else pictures
+
+
+def _length(media: MediaInfo) -> float:
+    """Seconds of sound, which is read."""
+    return sum(len(chunk) for chunk in iter_audio(media.path, start=media.start)) / SAMPLE_RATE
 
 
 class Cutter:
@@ -71,8 +85,8 @@ class Cutter:
         self._detector = None if detector is None else _Delayed(detector, delay)
         placed, self.unused = ([], []) if cues is None else place_cues(cues, options.windows.longest)
         """Cues that are in no part."""
-        self._cues = {_speech(window): cue for cue, window in placed}
-        self._windows = None if cues is None else GivenWindows([window for _, window in placed])
+        self._cues = {window.speech_start: cue for cue, window in placed}
+        self._windows = None if cues is None else GivenWindows([window for _, window in placed], beyond=MARGIN_FRAMES)
         self.skipped: list[LeftOut] = []
         """Parts in which no face can be followed, where there is a picture."""
         self.frames = 0
@@ -119,11 +133,7 @@ class Cutter:
 
     def _cue(self, window: Window) -> Cue | None:
         """The cue of `window`, which is not asked for again."""
-        return self._cues.pop(_speech(window), None)
-
-
-def _speech(window: Window) -> tuple[int, int]:
-    return window.speech_start, window.speech_end
+        return self._cues.pop(window.speech_start, None)
 
 
 class _Delayed:

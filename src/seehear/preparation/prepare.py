@@ -7,33 +7,32 @@ Beside the parts of every corpus lie `prepare.json` (the settings), `crops.jsonl
 import fcntl
 import itertools
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seehear.data.corpus import MANIFEST, SPLITS, Corpus, Utterance
+from seehear.data.corpus import SPLITS, Corpus, Utterance
 from seehear.data.workers import Died, spread
 from seehear.errors import CorpusError, SeehearError
 from seehear.files import write_atomically
 from seehear.listening.options import WindowOptions
 from seehear.modality import FRAME_RATE
-from seehear.preparation.journal import Cut, Cutting, Journal, Prepared, read_clips, read_cuts, write_lines
+from seehear.preparation.cues import place_cues
+from seehear.preparation.earlier import PART, Earlier
+from seehear.preparation.journal import Cut, Cutting, Journal, Prepared, read_cuts, write_lines
 from seehear.preparation.labels import Labels, collect_labels
 from seehear.preparation.preparer import HowFar, Job, Preparer, clip_path
 from seehear.preparation.reading import BY_SIZE, CropSettings, joined_record
-from seehear.preparation.sources import Contents, Rejected, Source, count, read_splits
+from seehear.preparation.sources import Contents, Rejected, Source, count
 from seehear.preparation.transcripts import TABLE, WORD_TIMES, Transcription
 
 SETTINGS = "prepare.json"
 REJECTED = "rejected.jsonl"
 CUTTING = ("longest", "pause")
 """Keys of `prepare.json` that may change from run to run: what they concern is then done anew."""
-PART = re.compile(r"(.+)-\d{4,}")
-"""The id of a part; the group is that of its recording."""
 
 
 @dataclass
@@ -45,11 +44,14 @@ class Plan:
     """Those that are given for this run."""
     ids: frozenset[str]
     """Of all recordings."""
+    earlier: Earlier
     todo: list[Job] = field(default_factory=list)
     done: list[Prepared] = field(default_factory=list)
     """Finished by an earlier run, parts included."""
     cuts: list[Cut] = field(default_factory=list)
     """Long recordings finished by an earlier run."""
+    gone: list[Prepared] = field(default_factory=list)
+    """Clips of an earlier run, parts included, whose recordings are there no more."""
     rejected: list[Rejected] = field(default_factory=list)
     """Known to be unusable before any work."""
     notes: list[str] = field(default_factory=list)
@@ -77,86 +79,140 @@ def make_plan(
 ) -> Plan:
     """Compare the recordings of a folder with what an earlier run left in `out`.
 
-    Without `transcripts` those of the earlier run stay. Raises `CorpusError` if `out` was made with other settings.
+    Without `transcripts` those of the earlier run stay. Raises `CorpusError` if `out` was made with other settings or
+    of other recordings, if no transcript is of a recording here, or if texts would be lost or put on other parts.
     """
+    _check_transcripts(transcripts or {}, contents)
     cut_before = _claim_settings(out, settings.record(contents.sources)).get("longest")
     _remove_unfinished(out)
+    earlier = Earlier(out)
     if transcripts is None:
-        labels = collect_labels(contents.sources, _earlier_texts(out), from_earlier_run=True)
+        labels = collect_labels(contents.sources, earlier.texts(), from_earlier_run=True)
     else:
         labels = collect_labels(contents.sources, transcripts)
     ids = frozenset(source.id for source in contents.sources)
-    plan = Plan(labels, transcripts or {}, ids, rejected=[*contents.rejected], notes=[*contents.notes])
-    finished = _Finished(out, windows, cut_before, table_is_known=transcripts is not None)
+    plan = Plan(labels, transcripts or {}, ids, earlier, rejected=[*contents.rejected], notes=[*contents.notes])
+    plan.gone += _gone(earlier, ids, out)
+    finished = _Finished(out, earlier.clips, windows, cut_before, table_is_known=transcripts is not None)
     clashes = _clashes(contents.sources)
     for source in contents.sources:
-        job = Job(source, labels.of(source.id), clashes.get(source.id))
+        job = Job(source, labels.of(source.id), clashes.get(source.id, {}))
         if cut := finished.cut(job):
             plan.cuts.append(replace(cut, source=source))
             plan.done += cut.parts
         elif clip := finished.clip(job):
             plan.done.append(replace(clip, source=source))
         else:
+            finished.check_texts(job, plan.transcripts)
             plan.todo.append(job)
-    if transcripts is None:
-        _forget_parts(plan)
     plan.notes += _notes_on_plan(plan, contents.sources, round(windows.longest * FRAME_RATE))
     return plan
 
 
+def _check_transcripts(transcripts: Mapping[str, Transcription], contents: Contents) -> None:
+    """Raise `CorpusError` if no text is of a recording here, or of a part of one."""
+    names = [*(source.name for source in contents.sources), *(clip.source for clip in contents.rejected)]
+    stems = (name.removesuffix(Path(name).suffix) for name in names)
+    known = {*names, *stems, *(source.id for source in contents.sources)}
+    spoken = [id for id, transcription in transcripts.items() if transcription.text]
+    matches = {id: PART.fullmatch(id) for id in spoken}
+    if spoken and contents.sources and not any(id in known or (m and m[1] in known) for id, m in matches.items()):
+        raise CorpusError(
+            f"none of the {len(spoken)} transcripts is of a recording here: transcripts begin with an id such as "
+            f"'{contents.sources[0].id}', not '{spoken[0]}'"
+        )
+
+
+def _gone(earlier: Earlier, ids: frozenset[str], out: Path) -> list[Prepared]:
+    """The clips of recordings that are there no more. Raises `CorpusError` if there are no others in `out`."""
+    gone = [clip for clip in earlier.clips if clip.recording not in ids]
+    if gone and len(gone) == len(earlier.clips):
+        raise CorpusError(f"{out} was made of other recordings ({gone[0].source.name}, …): choose another folder")
+    return gone
+
+
 def _notes_on_plan(plan: Plan, sources: Sequence[Source], most: int) -> list[str]:
     """What is worth knowing before the work. Clips have at most so many frames now."""
+    long = [clip.source.id for clip in plan.done if clip.frames > most]
     notes = {
         "clips with the sound of a separate file": [source.id for source in sources if source.sound],
-        "clips of an earlier run that are longer and stay": [c.source.id for c in plan.done if c.frames > most],
-        "files with times that cannot be read": [f for s in sources if (f := plan.labels.of(s.id).fault)],
+        "clips of an earlier run that are longer and stay, unless you delete them from its folder clips": long,
+        "recordings of an earlier run that are not in SOURCE any more, their clips removed": sorted(
+            {clip.source.name for clip in plan.gone}
+        ),
+        "recordings with subtitles in several languages, which are not used: name one of them ID.srt": (
+            plan.labels.several_languages
+        ),
     }
     return [count(what, ids) for what, ids in notes.items() if ids]
-
-
-def _forget_parts(plan: Plan) -> None:
-    """Drop the texts that parts had in an earlier run where recordings are cut anew: other parts get their ids."""
-    anew = {job.source.id for job in plan.todo}
-    matches = {id: PART.fullmatch(id) for id in plan.labels.by_id if id not in plan.ids}
-    for id in [id for id, match in matches.items() if match and match[1] in anew]:
-        del plan.labels.by_id[id]
 
 
 class _Finished:
     """What an earlier run finished and is as it would be made now."""
 
-    def __init__(self, out: Path, windows: WindowOptions, cut_before: float | None, *, table_is_known: bool) -> None:
-        """`cut_before` is the longest clip of that run."""
-        clips = [clip for clip in read_clips(out) if clip_path(out, clip.source.id).is_file()]
+    def __init__(
+        self,
+        out: Path,
+        clips: Iterable[Prepared],
+        windows: WindowOptions,
+        cut_before: float | None,
+        *,
+        table_is_known: bool,
+    ) -> None:
+        """`clips` are those of that run, `cut_before` is its longest one."""
+        clips = [clip for clip in clips if clip_path(out, clip.source.id).is_file()]
         self._clips = {(clip.source.id, clip.source.fingerprint): clip for clip in clips if clip.place is None}
-        self._cuts = {(cut.source.id, cut.source.fingerprint): cut for cut in read_cuts(out, clips)}
+        self._cuts = {cut.source.id: cut for cut in read_cuts(out, clips)}
         self._windows, self._table_is_known = windows, table_is_known
-        changed = cut_before is not None and cut_before != windows.longest
-        self._most = round(windows.longest * FRAME_RATE) if changed else None
+        self._limit_changed = cut_before is not None and cut_before != windows.longest
 
     def clip(self, job: Job) -> Prepared | None:
-        """The clip of a whole recording, unless it is longer than a limit that was another before."""
+        """The clip of a whole recording, unless it is too long and the limit was another before or times are given."""
         clip = self._clips.get((job.source.id, job.source.fingerprint))
-        if clip is None or (job.label.fault and not job.label.whole):
-            return None
-        return None if self._most is not None and clip.frames > self._most else clip
+        if clip is None or clip.frames <= round(self._windows.longest * FRAME_RATE):
+            return clip
+        return None if self._limit_changed or job.label.cues else clip
 
     def cut(self, job: Job) -> Cut | None:
-        """A long recording that would be cut at the same places. Times of a table or layout stay if none is given."""
-        cut, label = self._cuts.get((job.source.id, job.source.fingerprint)), job.label
-        if cut is None or label.whole or label.fault or job.clash:
+        """A long recording that would be cut at the same places, with the texts of today. Times of a table or layout
+        stay if none is given."""
+        cut, label = self._cuts.get(job.source.id), job.label
+        if cut is None or cut.source.fingerprint != job.source.fingerprint or job.clashes.keys() & cut.ids:
             return None
-        now = Cutting.at(self._windows, label.cues, label.origin)
-        if not label.cues and not self._table_is_known and cut.cutting.times in (TABLE, WORD_TIMES):
-            now = replace(cut.cutting, longest=self._windows.longest)
-        return cut if now == cut.cutting else None
+        if self._lacks_times(cut):
+            return cut if cut.cutting.longest == self._windows.longest else None
+        if label.whole or label.fault or Cutting.at(self._windows, label.cues, label.origin) != cut.cutting:
+            return None
+        return cut.with_texts(place_cues(label.cues, self._windows.longest)[0])
+
+    def check_texts(self, job: Job, transcripts: Mapping[str, Transcription]) -> None:
+        """Raise `CorpusError` if texts would be lost or put on other parts when this recording is cut anew."""
+        cut, label = self._cuts.get(job.source.id), job.label
+        if cut is None:
+            return
+        name = cut.source.name
+        if self._lacks_times(cut):
+            raise CorpusError(f"{name} was cut at times of {cut.cutting.times}: give --transcripts or --layout again")
+        named = [id for id in cut.ids if id in transcripts and transcripts[id].text]
+        if named and Cutting.at(self._windows, label.cues, label.origin) != cut.cutting:
+            raise CorpusError(
+                f"{name} would be cut at other places, but the transcripts name parts of it, such as {named[0]}: give "
+                f"--longest, --pause and times as before, or transcripts without its parts"
+            )
+
+    def _lacks_times(self, cut: Cut) -> bool:
+        """Whether a table or layout that is not given now had its times."""
+        return not self._table_is_known and cut.cutting.times in (TABLE, WORD_TIMES)
 
 
-def _clashes(sources: Sequence[Source]) -> dict[str, str]:
-    """Recordings, by id, of whose parts one would have the id of another recording, and the name of that."""
+def _clashes(sources: Sequence[Source]) -> dict[str, dict[str, str]]:
+    """Of each recording, by id, the other recordings whose ids parts of it would have: their ids and names."""
     ids = {source.id for source in sources}
-    matches = [(source, PART.fullmatch(source.id)) for source in sources]
-    return {match[1]: source.name for source, match in matches if match and match[1] in ids}
+    clashes: dict[str, dict[str, str]] = {}
+    for source in sources:
+        if (match := PART.fullmatch(source.id)) and match[1] in ids:
+            clashes.setdefault(match[1], {})[source.id] = source.name
+    return clashes
 
 
 def _claim_settings(out: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +260,9 @@ def carry_out(
     on_news: Callable[[Job, HowFar], None] = lambda job, news: None,
 ) -> Outcome:
     """Prepare what is to do, then write the corpus: manifest, splits, quality of the crops, rejected recordings."""
+    for clip in plan.gone:
+        if clip.source.id not in plan.ids:
+            clip_path(out, clip.source.id).unlink(missing_ok=True)
     journal = Journal(out, plan.done, plan.cuts)
     rejected = list(plan.rejected)
     _note_cutting(out, windows)
@@ -223,13 +282,18 @@ def carry_out(
     rejected.sort(key=lambda clip: clip.source)
     journal.rewrite()
     write_lines(out / REJECTED, [asdict(clip) for clip in rejected])
+    recut = plan.earlier.recut(journal.clips, plan.ids)
+    notes = [*_forget_parts(plan, recut), *_faults(plan.labels, rejected)]
     utterances = {clip.source.id: _utterance(clip, plan.labels) for clip in journal.clips}
-    notes = _notes([*utterances.values()], rejected, plan.transcripts)
+    notes += _notes([*utterances.values()], rejected, plan.transcripts)
     parts = {cut.source.id: [part.source.id for part in cut.parts] for cut in journal.cuts}
-    lists = _earlier_splits(out, {*utterances, *parts}) if splits is None else splits
-    kept, lost = _splits(lists, {**_by_name(journal), **{id: [id] for id in utterances}, **parts})
-    corpus = Corpus.write(out, utterances.values(), kept)
-    return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + lost)
+    carried, dropped = plan.earlier.splits(recut, splits or {})
+    clips = {**_by_name(journal), **{id: [id] for id in utterances}, **parts}
+    (kept, lost), (named, unknown) = _splits(carried, clips), _splits(splits or {}, clips)
+    corpus = Corpus.write(out, utterances.values(), kept | named)
+    for name in set(corpus.split_names()) - kept.keys() - named.keys():  # nothing of them is left
+        (out / SPLITS / f"{name}.txt").unlink()
+    return Outcome(corpus, journal.clips, journal.cuts, rejected, plan.notes + notes + dropped + lost + unknown)
 
 
 def _remove_unfinished(out: Path) -> None:
@@ -244,11 +308,31 @@ def _remove_parts(out: Path, source: Source, ids: frozenset[str], from_number: i
     stale = []
     for number in itertools.count(from_number):
         id = source.part(number).id
-        if id in ids or not clip_path(out, id).exists():
+        if id in ids:
+            continue
+        if not clip_path(out, id).exists():
             break
         stale.append(clip_path(out, id))
     for path in reversed(stale):
         path.unlink()
+
+
+def _forget_parts(plan: Plan, recut: set[str]) -> list[str]:
+    """Drop the texts of parts of recordings that were cut anew: others have their ids now. A note of those that were
+    known by the id alone."""
+    matches = {id: PART.fullmatch(id) for id in plan.labels.by_id if id not in plan.ids}
+    parts = [id for id, match in matches.items() if match and match[1] in recut]
+    texts = {id: plan.labels.by_id.pop(id).transcription.text for id in parts}
+    of_cues = {id: place.text for id, place in plan.earlier.places.items()}
+    lost = sorted(id for id, text in texts.items() if text and text != of_cues.get(id))
+    return [count("texts dropped of parts of recordings that were cut anew", lost)] if lost else []
+
+
+def _faults(labels: Labels, rejected: Sequence[Rejected]) -> list[str]:
+    """A note of files with times that cannot be read where no recording was rejected for that."""
+    faults = [label.fault for label in labels.by_id.values() if label.fault]
+    kept = [fault for fault in faults if fault not in {clip.reason for clip in rejected}]
+    return [count("files with times that cannot be read", kept)] if kept else []
 
 
 def _utterance(clip: Prepared, labels: Labels) -> Utterance:
@@ -264,35 +348,15 @@ def _utterance(clip: Prepared, labels: Labels) -> Utterance:
 def _notes(
     utterances: Sequence[Utterance], rejected: Sequence[Rejected], transcripts: Mapping[str, Transcription]
 ) -> list[str]:
-    """Where transcripts and clips do not fit. Raises `CorpusError` if no transcript is of a recording here."""
+    """Where transcripts and clips do not fit."""
     names = [*(utterance.source or "" for utterance in utterances), *(clip.source for clip in rejected)]
     stems = (name.removesuffix(Path(name).suffix) for name in names)
     known = {*names, *stems, *(utterance.id for utterance in utterances)}
     unknown = [id for id in transcripts if id not in known]
-    spoken = [id for id, transcription in transcripts.items() if transcription.text]
-    if spoken and utterances and set(spoken) <= set(unknown):
-        raise CorpusError(
-            f"none of the {len(spoken)} transcripts is of a clip here: transcripts begin with an id such as "
-            f"'{utterances[0].id}', not '{spoken[0]}'"
-        )
     silent = [utterance.id for utterance in utterances if utterance.text is None]
     notes = [count("transcripts without a recording", unknown)]
     notes += [count("clips without a transcript", silent)] if transcripts or len(silent) < len(utterances) else []
     return [note for note in notes if note]
-
-
-def _earlier_texts(out: Path) -> dict[str, Transcription]:
-    """The transcripts that the corpus has from a run before."""
-    earlier = Corpus.load(out).utterances.values() if (out / MANIFEST).is_file() else ()
-    return {clip.id: Transcription(clip.text or "", clip.speaker) for clip in earlier if clip.text or clip.speaker}
-
-
-def _earlier_splits(out: Path, known: Collection[str]) -> dict[str, list[str]]:
-    """The splits of a run before. A part that is not `known` any more stands for its recording."""
-    lists = read_splits(out / SPLITS) if any((out / SPLITS).glob("*.txt")) else {}
-    matches = {id: PART.fullmatch(id) for ids in lists.values() for id in ids if id not in known}
-    renamed = {id: match[1] for id, match in matches.items() if match and match[1] in known}
-    return {name: [renamed.get(id, id) for id in ids] for name, ids in lists.items()}
 
 
 def _by_name(journal: Journal) -> dict[str, list[str]]:
@@ -307,8 +371,10 @@ def _splits(
     splits: Mapping[str, Sequence[str]], clips: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The splits, each id once and only those in the corpus, and notes of what they lost. `clips` are the ids of the
-    clips that a name stands for: a clip for itself, a long recording for its parts."""
-    kept = {name: list(dict.fromkeys(clip for id in ids for clip in clips.get(id, ()))) for name, ids in splits.items()}
+    clips that a name stands for: a clip for itself, a long recording for those of its parts that no list names."""
+    named = {id for ids in splits.values() for id in ids}
+    stand = {id: [clip for clip in own if clip == id or clip not in named] for id, own in clips.items()}
+    kept = {name: list(dict.fromkeys(clip for id in ids for clip in stand.get(id, ()))) for name, ids in splits.items()}
     notes = [
         count(f"clips of the split '{name}' that are not in the corpus", [id for id in ids if id not in clips])
         for name, ids in splits.items()

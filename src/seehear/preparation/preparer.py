@@ -1,7 +1,7 @@
 """What a worker process does with one recording after the other: a clip, or if it is long, its parts."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from seehear.modality import FRAME_RATE
 from seehear.preparation.cues import Cue, LeftOut
 from seehear.preparation.journal import Cut, Cutting, Place, Prepared
 from seehear.preparation.labels import Label
-from seehear.preparation.parts import Cutter
+from seehear.preparation.parts import NOTICED_DIFFERENCE, Cutter
 from seehear.preparation.reading import CropSettings, SourceReader
 from seehear.preparation.sources import Rejected, Source
 
@@ -35,8 +35,8 @@ class Job:
 
     source: Source
     label: Label
-    clash: str | None = None
-    """Another recording that is called as a part of this one would be."""
+    clashes: Mapping[str, str] = field(default_factory=dict)
+    """Other recordings whose ids parts of this one would have: their ids and names."""
 
 
 class Preparer:
@@ -63,11 +63,13 @@ class Preparer:
             return Rejected(source.name, f"unexpected {type(error).__name__}: {error}")
 
     def _prepare(self, job: Job) -> Prepared | Cut:
-        """A clip or parts, by the length that the file states; the other, if it turns out to be wrong."""
-        if job.label.fault and not job.label.whole:
-            raise MediaError(job.label.fault)
+        """A clip or parts, by the length that the file states; the other, if it turns out to be wrong. Where parts are
+        out of the question, the file is read for its length."""
         header = read_header(job.source.path)
-        seconds = header.duration or self.reader.open(job.source, header).seconds
+        cannot_be_cut = job.label.fault or job.label.whole
+        seconds = header.duration
+        if not seconds or (cannot_be_cut and seconds > self.windows.longest + SURELY_LONG):
+            seconds = self.reader.open(job.source, header).seconds
         if seconds > self.windows.longest + SURELY_LONG:
             cut = self._cut(job, header, seconds)
             if cut.frames > self._most:
@@ -86,26 +88,33 @@ class Preparer:
         if label.whole:
             remedy = "give times, as subtitles beside it or as columns start and end, or a larger --longest"
             raise MediaError(f"it is {seconds:.0f} s long and has one transcript for the whole: {remedy}")
-        if job.clash:
-            raise MediaError(f"a part of it would be called as {job.clash} is: rename one of them")
         recording, detector = self.reader.open(source, header), None
         if recording.modality.uses_video:
             detector = self.reader.detector_of(source, header)
         options = self.reader.listening(recording.modality, self.windows, ready=detector is None)
         cutter = Cutter(recording, options, detector, label.cues or None)
         warnings: list[str] = []
-        parts = tuple(self._parts(source, cutter, seconds, warnings))
+        parts = tuple(self._parts(job, cutter, seconds, warnings))
         if not parts and cutter.frames > self._most:
             raise MediaError(_why_none(cutter))
+        seen = cutter.frames / FRAME_RATE
+        heard = recording.sound_seconds(seen)
+        if abs(heard - seen) > NOTICED_DIFFERENCE:
+            name = f" of {source.sound.name}" if source.sound else ""
+            warnings.append(f"the sound{name} is {heard:.1f} s long, the picture {seen:.1f} s")
         cutting = Cutting.at(self.windows, label.cues, label.origin)
-        skipped, unused = tuple(cutter.skipped), tuple(cutter.unused)
-        return Cut(source, cutter.frames, parts, cutting, cutter.between, skipped, unused, tuple(warnings))
+        skipped, unused, beyond = tuple(cutter.skipped), tuple(cutter.unused), max(0.0, heard - seen)
+        return Cut(source, cutter.frames, parts, cutting, cutter.between, beyond, skipped, unused, tuple(warnings))
 
-    def _parts(self, source: Source, cutter: Cutter, seconds: float, warnings: list[str]) -> Iterator[Prepared]:
-        """Write each part of `source`, which lasts so many seconds, as it comes."""
+    def _parts(self, job: Job, cutter: Cutter, seconds: float, warnings: list[str]) -> Iterator[Prepared]:
+        """Write each part of a recording that lasts so many seconds, as it comes. Raises `MediaError` if another
+        recording has the id of one."""
+        source = job.source
         parts = cutter.parts(warnings.append, lambda frames: tell(HowFar(frames / FRAME_RATE, seconds)))
         for number, part in enumerate(parts, start=1):
             own = source.part(number)
+            if own.id in job.clashes:
+                raise MediaError(f"a part of it would be called as {job.clashes[own.id]} is: rename one of them")
             self._write(own.id, part.clip)
             cue = part.cue or Cue(part.start, part.end, "")
             place = Place(source.id, part.start, part.end, cue.text or None, cue.speaker)

@@ -19,7 +19,7 @@ from seehear.data.workers import spread
 from seehear.errors import FaceError, MediaError
 from seehear.listening.options import ListeningOptions, WindowOptions
 from seehear.modality import CROP_SIZE, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Modality
-from seehear.preparation.parts import Recording
+from seehear.preparation.parts import NOTICED_DIFFERENCE, Recording
 from seehear.preparation.sources import Source
 
 DetectorName = Literal["auto", "mediapipe", "cropped"]
@@ -27,8 +27,6 @@ READY_SIZE = (CROP_SIZE, CROP_SIZE)
 """Videos of this size are taken for ready crops unless the settings say otherwise."""
 SMALLEST_FACE = 160
 """Square videos smaller than this, in pixels, that show no face may be ready crops."""
-NOTICED_DIFFERENCE = 1.0
-"""Seconds by which a separate sound file may be longer or shorter than its video without a warning."""
 MISSING_FRAMES = FRAME_RATE
 """Frames that a video may have fewer than its corpus states; beyond, its transcript is not that of what is left."""
 NO_PICTURES = "none"

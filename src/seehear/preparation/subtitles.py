@@ -2,10 +2,13 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from seehear.errors import CorpusError
+from seehear.modality import FRAME_RATE
 from seehear.preparation.cues import Cue, parse_clock
 
 TIMES = re.compile(r"\s*(\S+?)\s*-->\s*(\S+)(?:\s.*)?")
@@ -13,6 +16,8 @@ TIMES = re.compile(r"\s*(\S+?)\s*-->\s*(\S+)(?:\s.*)?")
 VOICE = re.compile(r"<v(?:\.[^\s>]*)*\s+([^>]*)>")
 TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 """HTML, WebVTT's classes and times, and {\\an8} and the like."""
+FLASH = 0.05
+"""Seconds of the cues with which automatic captions repeat a line before it rolls up."""
 DASH = re.compile(r"^[-‐–—]+\s*(?=\D)")
 """Before what one of several persons says."""
 INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
@@ -25,25 +30,25 @@ def parse_subtitles(content: str, path: Path) -> list[Cue]:
     web = path.suffix.lower() == ".vtt"
     if web and not lines[0].startswith("WEBVTT"):
         raise CorpusError(f"{path} is no WebVTT: its first line must begin with WEBVTT")
-    return [_cue(start, end, text) for start, end, text in _blocks(lines, path, web=web)]
+    return [_cue(block) for block in _without_repeats(_without_highlights(_blocks(lines, path, web=web)))]
 
 
-def _blocks(lines: list[str], path: Path, *, web: bool) -> Iterator[tuple[float, float, list[str]]]:
-    """Start, end and lines of each cue. In SubRip a text may have empty lines, in WebVTT one ends the cue."""
+def _blocks(lines: list[str], path: Path, *, web: bool) -> Iterator["_Block"]:
+    """The cues. In SubRip a text may have empty lines, in WebVTT one ends the cue."""
     times: tuple[float, float] | None = None
     text: list[str] = []
     for number, line in enumerate(lines, start=1):
         if "-->" in line:
             if times:
-                yield *times, _without_number(text)
+                yield _Block(*times, _without_number(text))
             times, text = _times(line, f"{path}, line {number}"), []
-        elif times and web and not line.strip():
-            yield *times, text
-            times = None
+        elif times and web and (not line or ("".join(text).strip() and not line.strip())):
+            yield _Block(*times, text)
+            times, text = None, []
         else:
             text.append(line)
     if times:
-        yield *times, text
+        yield _Block(*times, text)
 
 
 def _times(line: str, place: str) -> tuple[float, float]:
@@ -60,11 +65,69 @@ def _without_number(text: list[str]) -> list[str]:
     return text[:-1] if text and text[-1].strip().isdecimal() else text
 
 
-def _cue(start: float, end: float, lines: list[str]) -> Cue:
+class _Block(NamedTuple):
+    """A cue as it stands in a file."""
+
+    start: float
+    end: float
+    lines: list[str]
+    """With markup."""
+
+    @property
+    def marked(self) -> list[str]:
+        """The lines that are not empty, with markup."""
+        return [stripped for line in self.lines if (stripped := line.strip())]
+
+    @property
+    def plain(self) -> list[str]:
+        """The lines that have a text, without markup."""
+        return [plain for line in self.lines if (plain := _plain(line))]
+
+    def follows(self, other: "_Block") -> bool:
+        """Whether it begins when `other` ends."""
+        return abs(self.start - other.end) < 1 / FRAME_RATE
+
+
+def _without_highlights(blocks: Iterable[_Block]) -> list[_Block]:
+    """The cues; those that follow each other with one text and other markup, which highlights its words, are one."""
+    kept: list[_Block] = []
+    for block in blocks:
+        last = kept[-1] if kept else None
+        if last and block.follows(last) and block.plain == last.plain and block.marked != last.marked:
+            kept[-1] = block._replace(start=last.start)
+        else:
+            kept.append(block)
+    return kept
+
+
+def _without_repeats(blocks: list[_Block]) -> list[_Block]:
+    """The cues without what the cue before showed already, if lines roll up as in automatic captions: where most cues
+    of several lines begin with those with which the cue before ends."""
+    rolling = [block for number, block in enumerate(blocks) if not _is_flash(blocks, number)]
+    shown = [0, *(_shown_before(*pair) for pair in pairwise(rolling))]
+    several = sum(len(block.plain) > 1 and block.follows(before) for before, block in pairwise(rolling))
+    if 2 * sum(lines > 0 for lines in shown) <= several:
+        return blocks
+    return [block._replace(lines=block.plain[lines:]) for block, lines in zip(rolling, shown, strict=True)]
+
+
+def _is_flash(blocks: Sequence[_Block], number: int) -> bool:
+    """Whether a cue is shown for a moment only and repeats lines of the cue before."""
+    block, before = blocks[number], blocks[number - 1] if number else None
+    return before is not None and block.end - block.start <= FLASH and set(block.plain) <= set(before.plain)
+
+
+def _shown_before(before: _Block, block: _Block) -> int:
+    """Lines at the beginning of a cue with which the cue before it ends, if another follows them."""
+    lines = range(len(block.plain) - 1, 0, -1) if block.follows(before) else ()
+    return next((count for count in lines if before.plain[-count:] == block.plain[:count]), 0)
+
+
+def _cue(block: _Block) -> Cue:
     """The cue without markup; its speaker if one voice is marked in it."""
-    voices = {html.unescape(voice).strip() for voice in VOICE.findall(" ".join(lines))}
+    voices = {html.unescape(voice).strip() for voice in VOICE.findall(" ".join(block.lines))}
     speaker = voices.pop() if len(voices) == 1 else None
-    return Cue(start, end, " ".join(filter(None, map(_plain, lines))), speaker or None)
+    return Cue(block.start, block.end, " ".join(block.plain), speaker or None)
 
 
 def _plain(line: str) -> str:

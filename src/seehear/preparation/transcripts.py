@@ -37,11 +37,12 @@ def read_transcripts(path: Path) -> dict[str, Transcription]:
     """The table in `path` by id.
 
     TSV and CSV have the columns id, text and perhaps speaker, in this order unless a first line names them; with the
-    columns start and end there may be several lines of an id. JSON (a list of objects, or one a line) has these keys.
-    Raises one `CorpusError` that lists the faulty lines.
+    columns start and end there may be several lines of an id, all of them with times. JSON (a list of objects, or one
+    a line) has these keys. Raises one `CorpusError` that lists the faulty lines.
     """
     transcripts: dict[str, Transcription] = {}
     cues: dict[str, list[Cue]] = {}
+    lines: dict[str, int] = {}  # of those without times
     faults = []
     for line, row in _rows(path, ("id", "text")):
         fault = row if isinstance(row, str) else _time_fault(row)
@@ -53,6 +54,9 @@ def read_transcripts(path: Path) -> dict[str, Transcription]:
             faults.append(f"line {line}: the id '{row['id']}' stands twice")
         else:
             transcripts[row["id"]] = Transcription(row["text"], row.get("speaker") or None)
+            lines[row["id"]] = line
+    both = [id for id in lines if id in cues]
+    faults += [f"line {lines[id]}: the id '{id}' has times in other lines and none here" for id in both]
     _raise_faults(path, faults)
     return transcripts | {id: of_cues(parts) for id, parts in cues.items()}
 
