@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line(
         (["train", "usr2-demo", "-o", "run", "--set", "run.stepz=3"], "run.stepz"),
         (["train", "START", "-o", "run", "--corpus", "CORPUS"], "no runs/first to start from: train it first"),
         (["train", "usr2-demo", "-o", "CORPUS", "--corpus", "CORPUS"], "holds something else (clips)"),
-        (["convert", "nothing.pth", "--units", "units.txt", "out"], "no unit list units.txt"),
+        (["convert", "nothing.pth", "--units", "units.txt", "out"], "there is no checkpoint nothing.pth"),
         (["average", "nowhere", "out"], "'run'"),
         (["lm", "latin.toml", "-m", "MODEL", "-o", "lm.json"], "latin.toml is not text in UTF-8"),
         (["lm", "empty.txt", "-m", "MODEL", "-o", "lm.json"], "a language model needs text to learn from"),
