@@ -31,6 +31,13 @@ class Modality(StrEnum):
         """Whether this modality needs a mouth video."""
         return self is not Modality.AUDIO
 
+    @classmethod
+    def of(cls, *, audio: bool, video: bool) -> "Modality":
+        """The modality of what has sound, a picture or both; something has one of them at least."""
+        if not video:
+            return cls.AUDIO
+        return cls.AUDIOVISUAL if audio else cls.VIDEO
+
     @property
     def contents(self) -> str:
         """What a clip with these streams has, in words."""

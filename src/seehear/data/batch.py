@@ -52,9 +52,7 @@ class Batch:
     @property
     def streams(self) -> Modality:
         """What the clips have: sound, picture or both. Also the modality in which most is known of them."""
-        if self.video is None:
-            return Modality.AUDIO
-        return Modality.VIDEO if self.audio is None else Modality.AUDIOVISUAL
+        return Modality.of(audio=self.audio is not None, video=self.video is not None)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

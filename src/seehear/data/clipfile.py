@@ -49,9 +49,7 @@ class MouthClip:
     @property
     def streams(self) -> Modality:
         """What it has: sound, picture or both."""
-        if self.video is None:
-            return Modality.AUDIO
-        return Modality.VIDEO if self.audio is None else Modality.AUDIOVISUAL
+        return Modality.of(audio=self.audio is not None, video=self.video is not None)
 
     @property
     def nbytes(self) -> int:
